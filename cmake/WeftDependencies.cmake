@@ -1,0 +1,73 @@
+# Debian 12's packages are the baseline. What is missing is fetched at a pinned version (WEFT_FETCH, for clusters without
+# root or apt); MPI alone must be there, and sentencepiece may be missing (then there are no subword tokenizers).
+include_guard()
+include(FetchContent)
+include(ExternalProject)
+
+option(WEFT_FETCH "Fetch missing dependencies at pinned versions" ON)
+
+find_package(OpenMP REQUIRED COMPONENTS CXX)
+find_package(Threads REQUIRED)
+find_package(MPI REQUIRED COMPONENTS C)
+
+# weft_dependency(NAME URL url [FIND arguments of find_package...]): the system's package, else the pinned release, which later
+# calls of find_package(NAME) then find too.
+macro(weft_dependency name)
+  cmake_parse_arguments(WEFT_DEPENDENCY "" "URL" "FIND" ${ARGN})
+  if(WEFT_FETCH)
+    FetchContent_Declare(${name} URL ${WEFT_DEPENDENCY_URL} SYSTEM FIND_PACKAGE_ARGS QUIET ${WEFT_DEPENDENCY_FIND})
+    FetchContent_MakeAvailable(${name})
+    if(NOT ${name}_FOUND)
+      message(STATUS "${name}: not on this system, built from ${WEFT_DEPENDENCY_URL}")
+    endif()
+  else()
+    find_package(${name} REQUIRED ${WEFT_DEPENDENCY_FIND})
+  endif()
+endmacro()
+
+# Settings of what may be built here; they do nothing where the system has the package.
+set(SPDLOG_FMT_EXTERNAL ON CACHE INTERNAL "")
+set(JSON_BuildTests OFF CACHE INTERNAL "")
+set(DNNL_BUILD_TESTS OFF CACHE INTERNAL "")
+set(DNNL_BUILD_EXAMPLES OFF CACHE INTERNAL "")
+set(DNNL_GPU_RUNTIME NONE CACHE INTERNAL "")
+set(BOOST_INCLUDE_LIBRARIES program_options iostreams CACHE INTERNAL "")
+set(BOOST_ENABLE_CMAKE ON CACHE INTERNAL "")
+
+weft_dependency(fmt URL https://github.com/fmtlib/fmt/archive/refs/tags/9.1.0.tar.gz)
+weft_dependency(spdlog URL https://github.com/gabime/spdlog/archive/refs/tags/v1.11.0.tar.gz)
+weft_dependency(nlohmann_json URL https://github.com/nlohmann/json/archive/refs/tags/v3.11.2.tar.gz)
+weft_dependency(dnnl URL https://github.com/oneapi-src/oneDNN/archive/refs/tags/v2.7.5.tar.gz FIND CONFIG)
+weft_dependency(Boost URL https://github.com/boostorg/boost/releases/download/boost-1.84.0/boost-1.84.0.tar.xz
+  FIND COMPONENTS program_options iostreams)
+if(WEFT_TESTS)
+  weft_dependency(GTest URL https://github.com/google/googletest/archive/refs/tags/v1.14.0.tar.gz)
+endif()
+if(TARGET dnnl AND NOT TARGET DNNL::dnnl)
+  add_library(DNNL::dnnl ALIAS dnnl)
+endif()
+
+find_package(PkgConfig)
+if(PKG_CONFIG_FOUND)
+  pkg_check_modules(hwloc IMPORTED_TARGET hwloc)
+  pkg_check_modules(sentencepiece IMPORTED_TARGET sentencepiece)
+endif()
+if(NOT TARGET PkgConfig::hwloc)
+  if(NOT WEFT_FETCH)
+    message(FATAL_ERROR "hwloc was not found, and WEFT_FETCH is OFF")
+  endif()
+  # hwloc has no CMake build.
+  set(hwloc_prefix ${CMAKE_BINARY_DIR}/_deps/hwloc)
+  ExternalProject_Add(hwloc_build PREFIX ${hwloc_prefix}
+    URL https://download.open-mpi.org/release/hwloc/v2.9/hwloc-2.9.3.tar.gz
+    CONFIGURE_COMMAND <SOURCE_DIR>/configure --prefix=<INSTALL_DIR> --enable-static --disable-shared --with-pic
+      --disable-cairo --disable-libxml2 --disable-io --disable-libudev --disable-doxygen
+    BUILD_COMMAND make
+    INSTALL_COMMAND make install
+    BUILD_BYPRODUCTS ${hwloc_prefix}/lib/libhwloc.a)
+  file(MAKE_DIRECTORY ${hwloc_prefix}/include)
+  add_library(PkgConfig::hwloc STATIC IMPORTED GLOBAL)
+  set_target_properties(PkgConfig::hwloc PROPERTIES IMPORTED_LOCATION ${hwloc_prefix}/lib/libhwloc.a
+    INTERFACE_INCLUDE_DIRECTORIES ${hwloc_prefix}/include)
+  add_dependencies(PkgConfig::hwloc hwloc_build)
+endif()

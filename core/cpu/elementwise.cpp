@@ -1,0 +1,174 @@
+#include <algorithm>
+#include <span>
+
+#include "core/cpu/parallel.hpp"
+#include "core/cpu/vector.hpp"
+
+namespace weft::cpu {
+namespace {
+
+constexpr std::int64_t line = 64;  // elements: whole cache lines for each thread
+
+template <const VecKernels& vec>
+void gelu(ExecContext& exec, View x, MutView y) {
+  check_given(x, x.shape, x.dtype, "x");
+  check_given(y, x.shape, x.dtype, "y");
+  const Elem elem = elem_of(x);
+  for_ranges(threads_for(exec, x.numel(), static_cast<std::int64_t>(4 * x.bytes())), x.numel(), line,
+             [&](std::int64_t begin, std::int64_t end, int) { vec.gelu(elem, x.data, y.data, begin, end); });
+}
+
+template <const VecKernels& vec>
+void gelu_backward(ExecContext& exec, View x, View dy, MutView dx) {
+  check_given(x, x.shape, x.dtype, "x");
+  check_given(dy, x.shape, x.dtype, "dy");
+  check_given(dx, x.shape, x.dtype, "dx");
+  const Elem elem = elem_of(x);
+  for_ranges(threads_for(exec, x.numel(), static_cast<std::int64_t>(4 * x.bytes())), x.numel(), line,
+             [&](std::int64_t begin, std::int64_t end, int) {
+               vec.gelu_backward(elem, x.data, dy.data, dx.data, begin, end);
+             });
+}
+
+template <const VecKernels& vec>
+void swiglu(ExecContext& exec, View gate_up, MutView y) {
+  const std::int64_t rows = y.rows(), cols = y.cols();
+  check_given(y, y.shape, y.dtype, "y");
+  check_given(gate_up, {rows, 2 * cols}, y.dtype, "gate_up");
+  const Elem elem = elem_of(y);
+  for_ranges(threads_for(exec, rows, static_cast<std::int64_t>(4 * y.bytes())), rows, 1,
+             [&](std::int64_t begin, std::int64_t end, int) {
+               vec.swiglu(elem, cols, gate_up.data, y.data, begin, end);
+             });
+}
+
+template <const VecKernels& vec>
+void swiglu_backward(ExecContext& exec, View gate_up, View dy, MutView dgate_up) {
+  const std::int64_t rows = dy.rows(), cols = dy.cols();
+  check_given(dy, dy.shape, dy.dtype, "dy");
+  check_given(gate_up, {rows, 2 * cols}, dy.dtype, "gate_up");
+  check_given(dgate_up, {rows, 2 * cols}, dy.dtype, "dgate_up");
+  const Elem elem = elem_of(dy);
+  for_ranges(threads_for(exec, rows, static_cast<std::int64_t>(5 * dy.bytes())), rows, 1,
+             [&](std::int64_t begin, std::int64_t end, int) {
+               vec.swiglu_backward(elem, cols, gate_up.data, dy.data, dgate_up.data, begin, end);
+             });
+}
+
+template <const VecKernels& vec>
+void add(ExecContext& exec, View a, View b, MutView y) {
+  check_given(a, a.shape, a.dtype, "a");
+  check_given(b, a.shape, a.dtype, "b");
+  check_given(y, a.shape, a.dtype, "y");
+  const Elem elem = elem_of(a);
+  for_ranges(threads_for(exec, a.numel(), static_cast<std::int64_t>(3 * a.bytes())), a.numel(), line,
+             [&](std::int64_t begin, std::int64_t end, int) { vec.add(elem, a.data, b.data, y.data, begin, end); });
+}
+
+// The offset, in elements, of the first of `cols` elements of each row; rows counted over all dims but the last.
+std::int64_t row_offset(const View& view, std::int64_t row) {
+  std::int64_t offset = 0;
+  for (int dim = view.shape.rank() - 2; dim >= 0; --dim) {
+    offset += row % view.shape[dim] * view.strides[dim];
+    row /= view.shape[dim];
+  }
+  return offset;
+}
+
+template <const VecKernels& vec>
+void copy(ExecContext& exec, View x, MutView y) {
+  WEFT_CHECK(x.shape == y.shape, "x is {}, y is {}", to_string(x.shape), to_string(y.shape));
+  const std::int64_t count = x.numel();
+  if (count == 0) return;
+  const Elem from = elem_of(x), to = elem_of(y);
+  const auto source = [&](std::int64_t i) {
+    return static_cast<const char*>(x.data) + i * static_cast<std::int64_t>(size_of(x.dtype));
+  };
+  const auto target = [&](std::int64_t i) {
+    return static_cast<char*>(y.data) + i * static_cast<std::int64_t>(size_of(y.dtype));
+  };
+  const auto bytes = static_cast<std::int64_t>(x.bytes() + y.bytes());
+  if (x.contiguous() && y.contiguous())
+    return for_ranges(threads_for(exec, count, bytes), count, line, [&](std::int64_t begin, std::int64_t end, int) {
+      vec.convert(from, source(begin), to, target(begin), end - begin);
+    });
+  const std::int64_t cols = x.cols(), x_step = x.shape.rank() ? x.strides[-1] : 1;
+  const std::int64_t y_step = y.shape.rank() ? y.strides[-1] : 1;
+  for_ranges(threads_for(exec, count / cols, bytes), count / cols, 1, [&](std::int64_t begin, std::int64_t end, int) {
+    for (std::int64_t row = begin; row < end; ++row) {
+      const std::int64_t at = row_offset(x, row), y_at = row_offset(y, row);
+      if (x_step == 1 && y_step == 1) {
+        vec.convert(from, source(at), to, target(y_at), cols);
+        continue;
+      }
+      for (std::int64_t i = 0; i < cols; ++i)
+        vec.convert(from, source(at + i * x_step), to, target(y_at + i * y_step), 1);
+    }
+  });
+}
+
+template <const VecKernels& vec>
+void fill(ExecContext& exec, float value, MutView y) {
+  check_given(y, y.shape, y.dtype, "y");
+  if (y.dtype == DType::f64) {
+    std::fill_n(y.as<double>(), y.numel(), static_cast<double>(value));
+    return;
+  }
+  const Elem elem = elem_of(y);
+  for_ranges(threads_for(exec, y.numel(), static_cast<std::int64_t>(y.bytes())), y.numel(), line,
+             [&](std::int64_t begin, std::int64_t end, int) { vec.fill(elem, value, y.data, begin, end); });
+}
+
+void scale(ExecContext& exec, float factor, MutView y) {
+  check_given(y, y.shape, y.dtype, "y");
+  if (y.dtype == DType::f64) {
+    for (double& each : std::span(y.as<double>(), static_cast<std::size_t>(y.numel()))) each *= factor;
+    return;
+  }
+  for_ranges(threads_for(exec, y.numel(), static_cast<std::int64_t>(2 * y.bytes())), y.numel(), line,
+             [&](std::int64_t begin, std::int64_t end, int) {
+               dispatch_float(y.dtype, [&]<class T>() {
+                 T* data = y.as<T>();
+                 for (std::int64_t i = begin; i < end; ++i) data[i] = static_cast<T>(static_cast<float>(data[i]) * factor);
+               });
+             });
+}
+
+// Chunks depend on the count alone, so the threads do not change the result.
+template <const VecKernels& vec>
+void dot(ExecContext& exec, View a, View b, Write write, MutView sum) {
+  check_given(a, a.shape, DType::f32, "a");
+  check_like(b, a.shape, DType::f32, "b");
+  auto* result = sum.as<double>();
+  const std::int64_t count = a.numel();
+  constexpr std::int64_t least = 1 << 14, most_chunks = 4096;
+  const std::int64_t chunk = std::max(least, ((count + most_chunks - 1) / most_chunks + 63) / 64 * 64);
+  const std::int64_t chunks = (count + chunk - 1) / chunk;
+  auto* parts = static_cast<double*>(exec.scratch(static_cast<std::size_t>(chunks) * sizeof(double) + 1));
+  const int threads = threads_for(exec, chunks, static_cast<std::int64_t>(a.bytes()));
+  for_ranges(threads, chunks, 1, [&](std::int64_t begin, std::int64_t end, int) {
+    for (std::int64_t i = begin; i < end; ++i)
+      parts[i] = vec.dot(floats(a), floats(b), i * chunk, std::min(count, (i + 1) * chunk));
+  });
+  double total = write == Write::add ? *result : 0;
+  for (std::int64_t i = 0; i < chunks; ++i) total += parts[i];
+  *result = total;
+}
+
+}  // namespace
+
+void bind_elementwise(KernelTable& table, Isa isa) {
+  for_isa(isa, [&]<const VecKernels& vec>() {
+    table.elementwise.scale.bind(scale);
+    table.elementwise.gelu.bind(gelu<vec>);
+    table.elementwise.gelu_backward.bind(gelu_backward<vec>);
+    table.elementwise.swiglu.bind(swiglu<vec>);
+    table.elementwise.swiglu_backward.bind(swiglu_backward<vec>);
+    table.elementwise.add.bind(add<vec>);
+    table.elementwise.copy.bind(copy<vec>);
+    table.elementwise.fill.bind(fill<vec>);
+    table.elementwise.dot.bind(dot<vec>);
+  });
+}
+
+}  // namespace weft::cpu

@@ -1,0 +1,274 @@
+#include "core/cpu/linear_product.hpp"
+
+#include <omp.h>
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+
+#include "core/base/dtype.hpp"
+
+namespace weft::cpu {
+
+namespace {
+
+constexpr std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+constexpr std::int64_t round_up(std::int64_t a, std::int64_t b) { return ceil_div(a, b) * b; }
+constexpr std::int64_t bytes_of(Elem elem) { return elem == Elem::bf16 ? 2 : 4; }
+
+const void* offset(const void* p, Elem elem, std::int64_t elements) {
+  return p ? static_cast<const char*>(p) + elements * bytes_of(elem) : nullptr;
+}
+void* offset(void* p, Elem elem, std::int64_t elements) {
+  return p ? static_cast<char*>(p) + elements * bytes_of(elem) : nullptr;
+}
+
+/// Part `i` of `parts` nearly equal parts of `total`.
+struct Range {
+  std::int64_t begin, end;
+};
+Range part_of(std::int64_t total, std::int64_t parts, std::int64_t i) {
+  return {total * i / parts, total * (i + 1) / parts};
+}
+
+// A block of packed A tiles should stay in a core's second-level cache beside a panel of B; packed B in the shared one.
+constexpr std::int64_t left_block_bytes = 768 << 10;
+constexpr std::int64_t right_block_bytes = 6 << 20;
+constexpr std::int64_t max_depth = 1024;
+// A by_col tile is written in whole vectors, which run past its end.
+constexpr std::int64_t tile_slack = max_tile_cols;
+
+/// How a product is cut up: K into blocks of `depth`, N into blocks of `width`, and the rows that a thread has into
+/// blocks of `tiles` tiles.
+struct Blocking {
+  std::int64_t depth, width, tiles;
+  std::int64_t panel_floats, tile_floats, right_floats, left_floats;
+  std::int64_t partial_floats;  ///< sums between blocks of K, where the output cannot hold them
+
+  Blocking(const MatrixKernels& kernels, ProductShape shape, const ProductOutput& output) {
+    const std::int64_t depth_blocks = ceil_div(shape.k, max_depth);
+    depth = round_up(ceil_div(shape.k, depth_blocks), contraction_unit);
+    panel_floats = depth * kernels.tile_cols;
+    tile_floats = depth * kernels.tile_rows + tile_slack;
+    const std::int64_t panels = ceil_div(shape.n, kernels.tile_cols);
+    const std::int64_t panels_at_most = std::max<std::int64_t>(1, right_block_bytes / 4 / panel_floats);
+    width = ceil_div(panels, ceil_div(panels, panels_at_most)) * kernels.tile_cols;
+    tiles = std::clamp<std::int64_t>(left_block_bytes / 4 / tile_floats, 1, ceil_div(shape.m, kernels.tile_rows) + 1);
+    right_floats = width / kernels.tile_cols * panel_floats;
+    left_floats = round_up(tiles * tile_floats, 16);
+    const bool held_by_output = output.elem == Elem::f32 && !output.gelu;
+    partial_floats = depth < shape.k && !held_by_output ? round_up(shape.m * shape.n, 16) : 0;
+  }
+};
+
+/// The threads of one call as a grid over rows × panels: rows first, while each has a few tiles of its own.
+struct Grid {
+  int rows = 1, cols = 1;
+  Grid(int threads, std::int64_t m, std::int64_t tile_rows) {
+    for (int r = 1; r <= threads; ++r)
+      if (threads % r == 0 && (r == 1 || m >= 3 * tile_rows * r)) rows = r;
+    cols = threads / rows;
+  }
+};
+
+class Worker {
+ public:
+  Worker(const MatrixKernels& kernels, ProductShape shape, const LeftOperand& a, const RightOperand& b,
+         const ProductOutput& output, const Blocking& blocking, float* scratch, int thread, int threads)
+      : kernels_(kernels), shape_(shape), a_(a), b_(b), output_(output), blocking_(blocking), thread_(thread),
+        threads_(threads), right_(scratch), partial_(scratch + blocking.right_floats),
+        left_(partial_ + blocking.partial_floats + thread * blocking.left_floats) {
+    const Grid grid(threads, shape.m, kernels.tile_rows);
+    grid_cols_ = grid.cols;
+    grid_col_ = thread % grid.cols;
+    rows_ = part_of(shape.m, grid.rows, thread / grid.cols);
+  }
+
+  void run() {
+    for (std::int64_t k = 0; k < shape_.k; k += blocking_.depth)
+      for (std::int64_t n = 0; n < shape_.n; n += blocking_.width) {
+        k_ = {k, std::min(shape_.k, k + blocking_.depth)};
+        n_ = {n, std::min(shape_.n, n + blocking_.width)};
+        pack_right();
+#pragma omp barrier
+        for_row_blocks();
+#pragma omp barrier
+      }
+  }
+
+ private:
+  std::int64_t depth() const { return k_.end - k_.begin; }
+  std::int64_t panels() const { return ceil_div(n_.end - n_.begin, kernels_.tile_cols); }
+
+  void pack_right() {
+    const Range mine = part_of(panels(), threads_, thread_);
+    for (std::int64_t p = mine.begin; p < mine.end; ++p) {
+      const std::int64_t n = n_.begin + p * kernels_.tile_cols;
+      const std::int64_t cols = std::min(kernels_.tile_cols, n_.end - n);
+      float* panel = right_ + p * blocking_.panel_floats;
+      if (b_.orientation == Orientation::transposed)
+        kernels_.pack_panel_transposed(b_.round, static_cast<const float*>(b_.data) + n * b_.stride + k_.begin,
+                                       b_.stride, depth(), cols, panel);
+      else
+        kernels_.pack_panel(b_.elem, b_.round, offset(b_.data, b_.elem, k_.begin * b_.stride + n), b_.stride, depth(),
+                            cols, panel);
+    }
+  }
+
+  // Tiles of a block differ by one row at most: a short last tile would wait for the latency of its few sums.
+  void for_row_blocks() {
+    const std::int64_t all_tiles = ceil_div(rows_.end - rows_.begin, kernels_.tile_rows);
+    if (all_tiles == 0) return;
+    const std::int64_t blocks = ceil_div(all_tiles, blocking_.tiles);
+    for (std::int64_t block = 0; block < blocks; ++block) {
+      const Range tiles = part_of(all_tiles, blocks, block);
+      const auto tile_begin = [&](std::int64_t t) {
+        return rows_.begin + part_of(rows_.end - rows_.begin, all_tiles, t).begin;
+      };
+      pack_left(tiles, tile_begin);
+      const Range mine = part_of(panels(), grid_cols_, grid_col_);
+      for (std::int64_t p = mine.begin; p < mine.end; ++p)
+        for (std::int64_t t = tiles.begin; t < tiles.end; ++t)
+          product(left_ + (t - tiles.begin) * blocking_.tile_floats, {tile_begin(t), tile_begin(t + 1)}, p);
+    }
+  }
+
+  template <class TileBegin>
+  void pack_left(Range tiles, const TileBegin& tile_begin) {
+    if (a_.layout == TileLayout::by_row) {
+      for (std::int64_t t = tiles.begin; t < tiles.end; ++t) {
+        const std::int64_t m = tile_begin(t);
+        kernels_.pack_tile_by_row(a_.elem, offset(a_.data, a_.elem, m * a_.stride + k_.begin), a_.stride,
+                                  tile_begin(t + 1) - m, depth(), left_ + (t - tiles.begin) * blocking_.tile_floats);
+      }
+      return;
+    }
+    float* sums = grid_col_ == 0 && n_.begin == 0 ? a_.column_sums : nullptr;
+    constexpr std::int64_t group = 64;
+    std::array<std::int64_t, group + 1> begins{};
+    for (std::int64_t t = tiles.begin; t < tiles.end; t += group) {
+      const std::int64_t count = std::min(group, tiles.end - t);
+      for (std::int64_t i = 0; i <= count; ++i) begins[static_cast<std::size_t>(i)] = tile_begin(t + i);
+      kernels_.pack_tiles_by_col(a_.elem, offset(a_.data, a_.elem, k_.begin * a_.stride), a_.stride, depth(),
+                                 begins.data(), count, shape_.m, left_ + (t - tiles.begin) * blocking_.tile_floats,
+                                 blocking_.tile_floats, sums);
+    }
+  }
+
+  void product(const float* tile, Range rows, std::int64_t panel) {
+    const std::int64_t n = n_.begin + panel * kernels_.tile_cols;
+    const bool first = k_.begin == 0, last = k_.end == shape_.k;
+    TileArgs args{};
+    args.a = tile;
+    args.b = right_ + panel * blocking_.panel_floats;
+    args.k = round_up(depth(), contraction_unit);
+    args.layout = a_.layout;
+    args.rows = rows.end - rows.begin;
+    args.cols = std::min(kernels_.tile_cols, n_.end - n);
+    args.elem = output_.elem;
+    args.out = offset(output_.out, output_.elem, rows.begin * output_.stride + n);
+    args.out_stride = output_.stride;
+    if (blocking_.partial_floats == 0) {
+      if (first) {
+        add_ends(args, rows.begin, n);
+      } else {
+        args.residual = args.out;
+        args.residual_stride = args.out_stride;
+      }
+    } else {
+      float* partial = partial_ + rows.begin * shape_.n + n;
+      if (!first) {
+        args.partial = partial;
+        args.partial_stride = shape_.n;
+      }
+      if (last) {
+        add_ends(args, rows.begin, n);
+      } else {
+        args.elem = Elem::f32;
+        args.out = partial;
+        args.out_stride = shape_.n;
+      }
+    }
+    kernels_.tile(args);
+  }
+
+  void add_ends(TileArgs& args, std::int64_t m, std::int64_t n) const {
+    args.bias = output_.bias ? output_.bias + n : nullptr;
+    args.gelu = output_.gelu;
+    args.pre = offset(output_.pre, output_.elem, m * output_.pre_stride + n);
+    args.pre_stride = output_.pre_stride;
+    args.residual = offset(output_.residual, output_.elem, m * output_.residual_stride + n);
+    args.residual_stride = output_.residual_stride;
+  }
+
+  const MatrixKernels& kernels_;
+  ProductShape shape_;
+  const LeftOperand& a_;
+  const RightOperand& b_;
+  const ProductOutput& output_;
+  const Blocking& blocking_;
+  int thread_, threads_;
+  float* right_;
+  float* partial_;
+  float* left_;
+  int grid_cols_ = 1, grid_col_ = 0;
+  Range rows_{}, k_{}, n_{};
+};
+
+}  // namespace
+
+std::size_t product_scratch(const MatrixKernels& kernels, ProductShape shape, const ProductOutput& output,
+                            int threads) {
+  const Blocking blocking(kernels, shape, output);
+  return static_cast<std::size_t>(blocking.right_floats + blocking.partial_floats + threads * blocking.left_floats) *
+         sizeof(float);
+}
+
+void multiply(const MatrixKernels& kernels, ProductShape shape, const LeftOperand& a, const RightOperand& b,
+              const ProductOutput& output, int threads, void* scratch) {
+  const Blocking blocking(kernels, shape, output);
+#pragma omp parallel num_threads(threads)
+  Worker(kernels, shape, a, b, output, blocking, static_cast<float*>(scratch), omp_get_thread_num(),
+         omp_get_num_threads())
+      .run();
+}
+
+std::size_t few_rows_scratch(ProductShape shape) {
+  return static_cast<std::size_t>(shape.m * round_up(shape.k, contraction_unit)) * sizeof(float);
+}
+
+void multiply_few_rows(const MatrixKernels& kernels, ProductShape shape, const LeftOperand& a, const RightOperand& b,
+                       const ProductOutput& output, int threads, void* scratch) {
+  const std::int64_t stride = round_up(shape.k, contraction_unit);
+  auto* x = static_cast<float*>(scratch);
+  for (std::int64_t r = 0; r < shape.m; ++r) {
+    float* row = x + r * stride;
+    if (a.elem == Elem::f32) {
+      std::memcpy(row, static_cast<const float*>(a.data) + r * a.stride, static_cast<std::size_t>(shape.k) * 4);
+    } else {
+      const bf16* source = static_cast<const bf16*>(a.data) + r * a.stride;
+      for (std::int64_t i = 0; i < shape.k; ++i) row[i] = static_cast<float>(source[i]);
+    }
+    std::fill(row + shape.k, row + stride, 0.0f);
+  }
+  const std::int64_t panels = ceil_div(shape.n, kernels.tile_cols);
+#pragma omp parallel for num_threads(threads) schedule(static)
+  for (std::int64_t p = 0; p < panels; ++p) {
+    const std::int64_t n = p * kernels.tile_cols;
+    TileArgs args{};
+    args.rows = shape.m;
+    args.cols = std::min(kernels.tile_cols, shape.n - n);
+    args.bias = output.bias ? output.bias + n : nullptr;
+    args.gelu = output.gelu;
+    args.pre = offset(output.pre, output.elem, n);
+    args.pre_stride = output.pre_stride;
+    args.residual = offset(output.residual, output.elem, n);
+    args.residual_stride = output.residual_stride;
+    args.elem = output.elem;
+    args.out = offset(output.out, output.elem, n);
+    args.out_stride = output.stride;
+    kernels.dot_panel(b.round, x, stride, shape.k, static_cast<const float*>(b.data) + n * b.stride, b.stride, args);
+  }
+}
+
+}  // namespace weft::cpu

@@ -1,0 +1,65 @@
+// The functions behind MatrixKernels and the tile sizes of this instruction set.
+#pragma once
+#include "core/cpu/vec/matrix.hpp"
+#include "core/cpu/vec/simd.hpp"
+
+namespace weft::cpu::WEFT_ISA {
+
+// Two vectors of columns; as many rows as leave registers for them and for one broadcast.
+inline constexpr int panel_vectors = 2;
+#if defined(__AVX512F__)
+inline constexpr int tile_rows = 14;
+#elif defined(__AVX2__)
+inline constexpr int tile_rows = 6;
+#else
+inline constexpr int tile_rows = 5;
+#endif
+inline constexpr int tile_cols = panel_vectors * lanes;
+
+template <class T>
+WEFT_INLINE const T* typed(const void* p) { return static_cast<const T*>(p); }
+template <class T>
+WEFT_INLINE T* typed(void* p) { return static_cast<T*>(p); }
+
+/// 1/x to about 1 ulp for normal x.
+WEFT_INLINE Vec reciprocal(Vec x) {
+#if defined(__AVX512F__)
+  const Vec guess = reinterpret_cast<Vec>(_mm512_rcp14_ps(reinterpret_cast<__m512>(x)));
+  return fma(fma(-x, guess, splat(1.0f)), guess, guess);
+#else
+  return splat(1.0f) / x;
+#endif
+}
+
+/// GELU, tanh form: x·sigmoid(2·√(2/π)·(x + 0.044715·x³)).
+WEFT_INLINE Vec gelu_tanh(Vec x) {
+  const Vec scale = splat(-1.5957691216057308f * 1.44269504088896341f);
+  const Vec power = x * scale * fma(x * splat(0.044715f), x, splat(1.0f));
+  const Vec bounded = power > splat(126.0f) ? splat(126.0f) : power;
+  return x * reciprocal(splat(1.0f) + exp2(bounded));
+}
+
+template <Round round>
+WEFT_INLINE Vec rounded(Vec v) {
+  if constexpr (round == Round::bf16)
+    return rounded_to(v, static_cast<const Half*>(nullptr));
+  else
+    return v;
+}
+
+void pack_tile_by_row(Elem elem, const void* a, std::int64_t stride, std::int64_t rows, std::int64_t k, float* tile);
+void pack_tiles_by_col(Elem elem, const void* at, std::int64_t stride, std::int64_t k, const std::int64_t* begins,
+                       std::int64_t count, std::int64_t readable, float* tiles, std::int64_t tile_stride, float* sums);
+void pack_panel_transposed(Round round, const float* bt, std::int64_t stride, std::int64_t k, std::int64_t cols,
+                           float* panel);
+void pack_panel(Elem elem, Round round, const void* b, std::int64_t stride, std::int64_t k, std::int64_t cols,
+                float* panel);
+void tile_product(const TileArgs& args);
+void dot_panel(Round round, const float* x, std::int64_t x_stride, std::int64_t k, const float* bt,
+               std::int64_t bt_stride, const TileArgs& args);
+float loss_row(float* logits, std::int64_t count, std::int64_t target, float scale);
+
+/// What follows the product of a tile and its bias, whose sums are in c[rows][tile_cols].
+void finish_tile(const float* c, const TileArgs& args);
+
+}  // namespace weft::cpu::WEFT_ISA

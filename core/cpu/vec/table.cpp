@@ -1,0 +1,31 @@
+#include "core/cpu/vec/functions.hpp"
+
+namespace weft::cpu::WEFT_ISA {
+
+constinit const VecKernels kernels = {
+    .norm_forward = norm_forward,
+    .norm_backward = norm_backward,
+    .dropout = dropout,
+    .gelu = gelu,
+    .gelu_backward = gelu_backward,
+    .swiglu = swiglu,
+    .swiglu_backward = swiglu_backward,
+    .add = add,
+    .convert = convert,
+    .fill = fill,
+    .dot = dot,
+    .sum_rows = sum_rows,
+    .embedding_forward = embedding_forward,
+    .embedding_backward = embedding_backward,
+    .rotary = rotary,
+    .attention_forward_scratch = attention_forward_scratch,
+    .attention_forward = attention_forward,
+    .attention_backward_scratch = attention_backward_scratch,
+    .attention_dq_partial = attention_dq_partial,
+    .attention_backward = attention_backward,
+    .attention_dq = attention_dq,
+    .adam = adam,
+    .sgd = sgd,
+};
+
+}  // namespace weft::cpu::WEFT_ISA

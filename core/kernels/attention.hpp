@@ -1,0 +1,36 @@
+// Multi-head attention that never stores the T×T matrix (Dao et al. 2022), with grouped-query heads (Ainslie et al. 2023).
+#pragma once
+#include "core/kernels/dropout.hpp"
+#include "core/kernels/slot.hpp"
+
+namespace weft {
+
+struct AttentionSpec {
+  bool causal = true;
+  float scale = 1;  ///< on QKᵀ, usually 1/√hd
+  /// Global position of query 0 and key 0; causal masking lets query i see key j when q_begin + i >= k_begin + j.
+  std::int64_t q_begin = 0;
+  std::int64_t k_begin = 0;
+  /// Dropout on the probabilities, indexed ((b·H + h)·Tq_global + q)·Tk_global + k with b the global sequence and h the
+  /// global head: p, key and rows.first_sequence are read from it.
+  DropoutSpec dropout;
+  std::int64_t head_begin = 0;    ///< global index of local head 0
+  std::int64_t heads_global = 0;
+  std::int64_t seq_global = 0;    ///< Tq_global = Tk_global
+};
+
+struct AttentionKernels {
+  /// q[B,Tq,H,hd], k and v[B,Tk,Hkv,hd] strided (the last dim contiguous, so they may be slices of a fused projection),
+  /// H a multiple of Hkv, head sizes to 256; out[B,Tq,H,hd]; lse f32[B,H,Tq] = log Σ exp(scores), may be empty. A query
+  /// that sees no key gives 0 and lse −inf.
+  Slot<void(View q, View k, View v, AttentionSpec spec, MutView out, MutView lse)> forward{"attention.forward"};
+  /// dq, dk, dv (overwritten, strided like q, k, v) from dout, with probabilities recomputed from lse.
+  Slot<void(View q, View k, View v, View out, View lse, View dout, AttentionSpec spec, MutView dq, MutView dk,
+            MutView dv)>
+      backward{"attention.backward"};
+};
+
+/// Forward cost of `pairs` = Σ over sequences and heads of visible (query, key) pairs; backward costs 2.5 times that.
+Cost attention_cost(double pairs, std::int64_t head_dim, double bytes);
+
+}  // namespace weft

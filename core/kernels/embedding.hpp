@@ -1,0 +1,24 @@
+// Token and position embeddings, and rotary positions.
+#pragma once
+#include "core/kernels/dropout.hpp"
+#include "core/kernels/slot.hpp"
+
+namespace weft {
+
+struct EmbeddingKernels {
+  /// y[M,D] = dropout(tokens_table[token] + positions_table[position]); tokens i32[M]; tables f32 [V,D], [P,D]; the
+  /// position table may be empty. Row r's position is rows.position(r mod seq_local).
+  Slot<void(View tokens, View tokens_table, View positions_table, TokenMap rows, DropoutSpec dropout, MutView y)> forward{
+      "embedding.forward"};
+  /// Adds each row of dropout'(dy) into dtokens[token] and dpositions[position] (f32, += always; zeroed by the caller),
+  /// in a fixed order. dpositions may be empty.
+  Slot<void(View dy, View tokens, TokenMap rows, DropoutSpec dropout, MutView dtokens, MutView dpositions)> backward{
+      "embedding.backward"};
+  /// Rotary positions (Su et al. 2021), halves convention of Llama: pairs (i, i + hd/2) of each head are turned by
+  /// position·theta^(−2i/hd). x[B,T,H,hd], strided; y may be x's memory. The gradient is the turn by −position.
+  Slot<void(View x, TokenMap rows, float theta, bool inverse, MutView y)> rotary{"rotary"};
+};
+
+Cost embedding_cost(std::int64_t rows, std::int64_t cols, DType dtype);
+
+}  // namespace weft

@@ -1,0 +1,137 @@
+#include "core/nn/parameter_store.hpp"
+
+#include <algorithm>
+#include <cstring>
+#include <thread>
+
+#include "core/base/philox.hpp"
+
+namespace weft {
+namespace {
+
+constexpr std::int64_t alignment = 16;  // elements: one cache line
+
+void fill_run(float* out, std::int64_t global, std::int64_t count, const Init& init, PhiloxKey key) {
+  switch (init.kind) {
+    case Init::Kind::constant:
+      std::fill_n(out, count, static_cast<float>(init.scale));
+      return;
+    case Init::Kind::normal:
+      for (std::int64_t i = 0; i < count; ++i)
+        out[i] = static_cast<float>(init.scale * normal(key, static_cast<std::uint64_t>(global + i)));
+      return;
+    case Init::Kind::uniform:
+      for (std::int64_t i = 0; i < count; ++i)
+        out[i] = static_cast<float>(
+            init.scale * (2.0 * uniform(philox_word(key, static_cast<std::uint64_t>(global + i))) - 1.0));
+      return;
+  }
+}
+
+}  // namespace
+
+Parameter& ParameterStore::add(std::string name, Slice slice, Init init) {
+  WEFT_CHECK(!find(name), "two parameters named {}", name);
+  Parameter& parameter = parameters_.emplace_back(std::move(name), std::move(slice), init);
+  order_.push_back(&parameter);
+  return parameter;
+}
+
+void ParameterStore::add_alias(std::string alias, const Parameter& parameter) {
+  aliases_.push_back({std::move(alias), parameter.name()});
+}
+
+Parameter* ParameterStore::find(const std::string& name) const {
+  const auto found = std::ranges::find(order_, name, [](const Parameter* p) { return p->name(); });
+  return found == order_.end() ? nullptr : *found;
+}
+
+std::int64_t ParameterStore::global_numel() const {
+  std::int64_t count = 0;
+  for (const Parameter* parameter : order_) count += parameter->slice().global_shape.numel();
+  return count;
+}
+
+std::int64_t ParameterStore::local_numel() const {
+  std::int64_t count = 0;
+  for (const Parameter* parameter : order_) count += parameter->slice().numel();
+  return count;
+}
+
+void ParameterStore::lay_out() {
+  places_.clear();
+  flat_size_ = 0;
+  for (auto it = order_.rbegin(); it != order_.rend(); ++it) {
+    const std::int64_t count = (*it)->slice().numel();
+    places_.push_back({*it, flat_size_, count});
+    flat_size_ += (count + alignment - 1) / alignment * alignment;
+  }
+}
+
+void ParameterStore::allocate_values(Allocator& memory) {
+  lay_out();
+  flat_values_ = Tensor::empty(memory, {flat_size_}, DType::f32, MemoryUse::parameter);
+  if (memory.device().kind == DeviceKind::cpu) std::memset(flat_values_.mut().data, 0, flat_values_.view().bytes());
+  for (const Place& place : places_)
+    place.parameter->set_value(flat_values_.window(place.offset, place.parameter->slice().local_shape()));
+}
+
+void ParameterStore::allocate_grads(Allocator& memory) {
+  lay_out();
+  flat_grads_ = Tensor::empty(memory, {flat_size_}, DType::f32, MemoryUse::gradient);
+  if (memory.device().kind == DeviceKind::cpu) std::memset(flat_grads_.mut().data, 0, flat_grads_.view().bytes());
+  for (const Place& place : places_)
+    place.parameter->set_grad(flat_grads_.window(place.offset, place.parameter->slice().local_shape()));
+}
+
+void ParameterStore::initialize(std::uint64_t seed, int threads) {
+  constexpr std::int64_t chunk = 1 << 16;
+  for (Parameter* parameter : order_) {
+    const PhiloxKey key = philox_key(seed, parameter->name());
+    float* out = parameter->value().mut().as<float>();
+    const Init init = parameter->init();
+    parameter->slice().for_each_run([&](std::int64_t local, std::int64_t global, std::int64_t count) {
+      const auto worker = [&](std::int64_t first) {
+        for (std::int64_t at = first * chunk; at < count; at += threads * chunk)
+          fill_run(out + local + at, global + at, std::min(chunk, count - at), init, key);
+      };
+      std::vector<std::thread> helpers;
+      if (count > chunk)
+        for (int t = 1; t < threads; ++t) helpers.emplace_back(worker, t);
+      if (helpers.empty())
+        fill_run(out + local, global, count, init, key);
+      else
+        worker(0);
+      for (std::thread& helper : helpers) helper.join();
+    });
+    parameter->changed();
+  }
+}
+
+void ParameterStore::begin_step() {
+  for (Parameter* parameter : order_) parameter->begin_step();
+}
+
+std::string Builder::path(std::string_view name) const {
+  return prefix_.empty() ? std::string(name) : fmt::format("{}.{}", prefix_, name);
+}
+
+Builder Builder::child(std::string_view name) const {
+  Builder builder = *this;
+  builder.prefix_ = path(name);
+  return builder;
+}
+
+Builder Builder::child(std::string_view name, std::int64_t index) const {
+  return child(fmt::format("{}.{}", name, index));
+}
+
+Parameter& Builder::param(std::string_view name, Slice slice, Init init) const {
+  return store_->add(path(name), std::move(slice), init);
+}
+
+void Builder::alias(std::string_view name, const Parameter& parameter) const {
+  store_->add_alias(path(name), parameter);
+}
+
+}  // namespace weft

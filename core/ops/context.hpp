@@ -1,0 +1,28 @@
+// What every differentiable operation takes first.
+#pragma once
+#include "core/autograd/tape.hpp"
+#include "core/kernels/table.hpp"
+
+namespace weft {
+
+struct OpContext {
+  ExecContext& exec;
+  Tape* tape = nullptr;         ///< null: nothing is recorded and no gradients are made
+  DType compute = DType::f32;   ///< dtype of activations
+  TokenMap tokens;              ///< where the local token rows stand in the global batch
+  /// One key a dropout site, in device memory, drawn from (seed, step, site); null turns dropout off.
+  const PhiloxKey* dropout_keys = nullptr;
+
+  bool recording() const { return tape != nullptr; }
+  const KernelTable& kernels() const { return exec.kernels(); }
+  Tensor empty(Shape shape, DType dtype) const {
+    return Tensor::empty(exec.memory(), shape, dtype, MemoryUse::activation);
+  }
+  /// Dropout of activations [.., cols] at a site; none when evaluating or p is 0.
+  DropoutSpec dropout(float p, int site, std::int64_t cols) const {
+    if (p == 0 || !dropout_keys) return {};
+    return {p, dropout_keys + site, tokens, cols, 0};
+  }
+};
+
+}  // namespace weft

@@ -1,0 +1,50 @@
+// Optimizers over a model's flat parameter storage.
+#pragma once
+#include <memory>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "core/kernels/table.hpp"
+#include "core/nn/parameter_store.hpp"
+
+namespace weft {
+
+using OptimizerSpec = std::variant<AdamWSpec, SgdSpec, RAdamSpec>;
+
+class Optimizer {
+ public:
+  /// State starts at zero, laid out as the store's flat values.
+  Optimizer(const OptimizerSpec& spec, ParameterStore& store, Allocator& memory);
+
+  /// Gradient norm, clipping and the skip decision from Σ grad² (f64[1], over all ranks) and the step's loss (f64[1] or
+  /// empty), then one update of every parameter, all on the device. max_norm 0 does not clip.
+  void step(ExecContext& exec, View sum_of_squares, View loss, float max_norm);
+
+  /// StepState in device memory; on the CPU the host writes step and lr here and reads the rest.
+  const Tensor& state() const { return state_; }
+  StepState& host_state() { return *static_cast<StepState*>(state_.mut().data); }
+
+  /// A state tensor, laid out as the store's flat values, for checkpoints.
+  struct Moment {
+    std::string name;  ///< "m", "v" or "momentum"
+    Tensor flat;
+  };
+  const std::vector<Moment>& moments() const { return moments_; }
+
+ private:
+  /// Neighbouring parameters under the same decay, updated by one kernel.
+  struct Range {
+    std::int64_t begin, end;
+    bool decayed;
+  };
+  void update(ExecContext& exec, const Range& range);
+
+  OptimizerSpec spec_;
+  ParameterStore& store_;
+  std::vector<Range> ranges_;
+  std::vector<Moment> moments_;
+  Tensor state_;
+};
+
+}  // namespace weft

@@ -1,0 +1,164 @@
+// weft doctor: what this machine has, where ranks sit, what is wrong, and how fast it is.
+#include "launcher/doctor.hpp"
+
+#include <dnnl.h>
+#include <fmt/format.h>
+#define OMPI_SKIP_MPICXX 1
+#include <mpi.h>
+
+#include <algorithm>
+#include <cstring>
+#include <nlohmann/json.hpp>
+#include <thread>
+
+#include "core/base/clock.hpp"
+#include "core/cpu/backend.hpp"
+#include "launcher/progress.hpp"
+#include "launcher/ranks.hpp"
+#include "launcher/session.hpp"
+
+namespace weft {
+namespace {
+
+using nlohmann::json;
+
+std::string mpi_version() {
+  char text[MPI_MAX_LIBRARY_VERSION_STRING] = {};
+  int length = 0;
+  MPI_Get_library_version(text, &length);
+  const std::string all(text, static_cast<std::size_t>(std::max(0, length)));
+  return all.substr(0, all.find_first_of(",\n"));
+}
+
+json versions() {
+  const dnnl_version_t* dnnl = dnnl_version();
+  return {{"weft", WEFT_VERSION},
+          {"compiler", "g++ " __VERSION__},
+          {"mpi", mpi_version()},
+          {"onednn", fmt::format("{}.{}.{}", dnnl->major, dnnl->minor, dnnl->patch)},
+          {"kernels", cpu::name_of(cpu::best_isa())}};
+}
+
+// Bytes read and written, on all threads of the rank.
+double copy_rate(int threads) {
+  constexpr std::size_t part = std::size_t{64} << 20;
+  std::vector<char> from(part * static_cast<std::size_t>(threads), 1), to(from.size());
+  std::vector<double> seconds;
+  for (int round = 0; round < 5; ++round) {
+    const double begin = seconds_now();
+    std::vector<std::jthread> workers;
+    for (int t = 0; t < threads; ++t)
+      workers.emplace_back([&, t] {
+        const std::size_t offset = static_cast<std::size_t>(t) * part;
+        std::memcpy(to.data() + offset, from.data() + offset, part);
+      });
+    workers.clear();
+    seconds.push_back(seconds_now() - begin);
+  }
+  return 2 * static_cast<double>(from.size()) / *std::ranges::min_element(seconds) * 1e-9;
+}
+
+// Bus bandwidth as nccl-tests defines it: what each link carries, whatever the number of ranks.
+double all_reduce_rate(Communicator& world) {
+  std::vector<float> data(std::size_t{4} << 20, 0.0f);
+  const MutView view(data.data(), {static_cast<std::int64_t>(data.size())}, DType::f32);
+  std::vector<double> seconds;
+  for (int round = 0; round < 6; ++round) {
+    world.barrier().wait();
+    const double begin = seconds_now();
+    world.all_reduce(view).wait();
+    seconds.push_back(seconds_now() - begin);
+  }
+  const double ranks = world.size();
+  return 2 * (ranks - 1) / ranks * static_cast<double>(view.bytes()) / *std::ranges::min_element(seconds) * 1e-9;
+}
+
+Rates measure(const Options& options, int local_size) {
+  Rates rates;
+  rates.f32_gflops = Engine(options.run, local_size).matrix_rate(DType::f32) * 1e-9;
+  Engine engine(options.run, local_size);
+  if (engine.compute(DTypeChoice::automatic) == DType::bf16) rates.bf16_gflops = engine.matrix_rate(DType::bf16) * 1e-9;
+  rates.copy_gb_per_s = copy_rate(engine.threads());
+  return rates;
+}
+
+std::vector<RankFacts> gather(Communicator& world, const RankFacts& own) {
+  constexpr std::size_t room = 8192;
+  const std::string text = to_json(own).dump();
+  WEFT_CHECK(text.size() <= room, "{} bytes about a rank", text.size());
+  std::vector<std::uint8_t> mine(room, ' '), all(room * static_cast<std::size_t>(world.size()));
+  std::ranges::copy(text, mine.begin());
+  const auto count = static_cast<std::int64_t>(room);
+  world.all_gather(View(mine.data(), {count}, DType::u8), MutView(all.data(), {count * world.size()}, DType::u8)).wait();
+  std::vector<RankFacts> ranks;
+  for (auto at = all.begin(); at != all.end(); at += room) ranks.push_back(rank_from_json(json::parse(at, at + room)));
+  return ranks;
+}
+
+std::string memory_text(std::uint64_t bytes) { return fmt::format("{:.1f} GiB", static_cast<double>(bytes) / 0x1p30); }
+
+void print_text(const HostFacts& host, const std::vector<RankFacts>& ranks, bool planned, const Rates& rates,
+                const std::vector<Finding>& findings) {
+  const json version = versions();
+  const auto row = [](const char* name, const std::string& value) { fmt::print("  {:<14} {}\n", name, value); };
+  fmt::print("Versions\n");
+  row("weft", version["weft"]);
+  row("compiler", version["compiler"]);
+  row("MPI", version["mpi"]);
+  row("oneDNN", version["onednn"]);
+  fmt::print("\nHost {}\n", host.host);
+  const Topology& topology = host.topology;
+  row("processor", topology.cpu_model);
+  row("cores", fmt::format("{} of {}, {} NUMA node{}{}", topology.cores.size(), topology.machine_cores, topology.numa_nodes,
+                           topology.numa_nodes == 1 ? "" : "s",
+                           host.limits.cpus ? fmt::format(", control group: {:.3g} CPUs", *host.limits.cpus) : ""));
+  row("kernels", fmt::format("{} ({})", version["kernels"].get<std::string>(), fmt::join(host.isa, " ")));
+  row("memory", memory_text(topology.memory_bytes) +
+                    (host.limits.memory_bytes ? fmt::format(", control group: {}", memory_text(*host.limits.memory_bytes)) : ""));
+  row("/dev/shm", memory_text(host.shared_memory_bytes));
+  row("GPUs", topology.gpus.empty() ? "none" : std::to_string(topology.gpus.size()));
+  row("starters", host.starters.empty() ? "none" : fmt::format("{}", fmt::join(host.starters, " ")));
+  fmt::print("\n{}\n{}", planned ? "Ranks as `weft launch` would place them" : "Ranks", format_ranks(ranks));
+  fmt::print("\nMeasured on rank 0\n");
+  row("f32 products", fmt::format("{:.0f} GFLOP/s", rates.f32_gflops));
+  if (rates.bf16_gflops > 0) row("bf16 products", fmt::format("{:.0f} GFLOP/s", rates.bf16_gflops));
+  row("memory copy", fmt::format("{:.1f} GB/s", rates.copy_gb_per_s));
+  if (rates.all_reduce_gb_per_s) row("all-reduce", fmt::format("{:.2f} GB/s (16 MiB, bus)", *rates.all_reduce_gb_per_s));
+  fmt::print("\n");
+  for (const Finding& finding : findings)
+    fmt::print("{}: {}.\n      {}\n", finding.severity == Severity::trap ? "TRAP" : "note", finding.what, finding.advice);
+  const auto traps = std::ranges::count(findings, Severity::trap, &Finding::severity);
+  fmt::print("{}\n", traps == 0 ? "No trap was found." : fmt::format("{} trap{} found.", traps, traps == 1 ? " was" : "s were"));
+}
+
+void print_all(const Options& options, const HostFacts& host, const std::vector<RankFacts>& ranks, bool planned,
+               const Rates& rates) {
+  const std::vector<Finding> findings = diagnose(host, ranks);
+  if (!options.run.json) return print_text(host, ranks, planned, rates, findings);
+  json all = {{"versions", versions()}, {"host", to_json(host)}, {"rates", to_json(rates)}, {"planned", planned}};
+  for (const RankFacts& rank : ranks) all["ranks"].push_back(to_json(rank));
+  all["findings"] = json::array();
+  for (const Finding& finding : findings) all["findings"].push_back(to_json(finding));
+  fmt::print("{}\n", all.dump(2));
+}
+
+}  // namespace
+
+ExitStatus run_doctor(const Options& options) {
+  const RankEnvironment rank = rank_environment();
+  if (rank.alone()) {
+    const HostFacts host = read_host_facts();
+    print_all(options, host, planned_ranks(host), true, measure(options, 1));
+    return ExitStatus::done;
+  }
+  return with_ranks(options, [&](MpiRuntime& mpi, CommLog&) {
+    const RankFacts own = read_rank_facts(rank);
+    const std::vector<RankFacts> ranks = gather(mpi.world(), own);
+    Rates rates = measure(options, mpi.local_size());
+    if (mpi.size() > 1) rates.all_reduce_gb_per_s = all_reduce_rate(mpi.world());
+    if (mpi.rank() == 0) print_all(options, read_host_facts(), ranks, false, rates);
+    return ExitStatus::done;
+  });
+}
+
+}  // namespace weft

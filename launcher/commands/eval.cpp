@@ -1,0 +1,63 @@
+// weft eval: loss, perplexity and bits per byte of a checkpoint over a validation stream.
+#include <nlohmann/json.hpp>
+
+#include <cmath>
+
+#include "launcher/data_setup.hpp"
+#include "launcher/evaluation.hpp"
+#include "launcher/ranks.hpp"
+#include "launcher/saved_model.hpp"
+#include "launcher/signals.hpp"
+
+namespace weft {
+namespace {
+
+// Without --data the run's own validation data; with it, all of what is named unless --valid-fraction says otherwise.
+Dataset open_eval_data(const Options& options, const Options& trained) {
+  if (options.data.data.empty() && options.data.valid.empty()) return open_data(trained.data);
+  DataOptions data = options.data;
+  if (!data.valid.empty() && data.data.empty()) data.data = data.valid;
+  if (data.valid.empty() && !options.given("valid-fraction")) data.valid = data.data;
+  return open_data(data);
+}
+
+ExitStatus eval_checkpoint(const Options& options, MpiRuntime& mpi, CommLog& log) {
+  Session session(options, mpi, log);
+  const SavedModel saved = load_saved_model(session, options.sample.checkpoint);
+  const Dataset data = open_eval_data(options, saved.trained);
+  if (data.valid.empty()) fail_user("--valid-fraction: found 0, so there is no validation data; give --valid FILE");
+  const std::int64_t vocab = saved.built->model->config().vocab;
+  if (data.vocab_size > vocab)
+    fail_user("--data: it has {} tokens, the model was trained with {}", data.vocab_size, vocab);
+  const EvalWindows windows(data.valid, saved.trained.train.seq);
+  EvaluationOptions how;
+  how.micro_batch = std::max<std::int64_t>(1, 1024 / saved.trained.train.seq);
+  how.max_targets = options.train.valid_tokens;
+  how.compute = session.engine().compute(options.run.dtype);
+  const auto result = evaluate(session, *saved.built->model, windows, how, [] { return stop_signal() != 0; });
+  if (!result) return ExitStatus::stopped;
+  if (!session.main_rank()) return ExitStatus::done;
+  if (options.run.json) {
+    nlohmann::json row = {{"checkpoint", saved.folder.string()},
+                          {"loss", result->loss},
+                          {"perplexity", std::exp(result->loss)},
+                          {"targets", result->targets}};
+    if (result->bits_per_byte) row["bpb"] = *result->bits_per_byte;
+    fmt::print("{}\n", row.dump());
+    return ExitStatus::done;
+  }
+  fmt::print("{}\nloss {:.4f} nats a token, perplexity {:.3f}{}, {} targets\n", saved.folder.string(), result->loss,
+             std::exp(result->loss),
+             result->bits_per_byte ? fmt::format(", {:.4f} bits a byte", *result->bits_per_byte) : std::string(),
+             result->targets);
+  return ExitStatus::done;
+}
+
+}  // namespace
+
+ExitStatus run_eval(const Options& options) {
+  catch_stop_signals();
+  return with_ranks(options, [&](MpiRuntime& mpi, CommLog& log) { return eval_checkpoint(options, mpi, log); });
+}
+
+}  // namespace weft

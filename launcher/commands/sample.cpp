@@ -1,0 +1,61 @@
+// weft sample: text from a checkpoint.
+#include <cstdio>
+
+#include "core/data/tokenizer.hpp"
+#include "launcher/data_setup.hpp"
+#include "launcher/ranks.hpp"
+#include "launcher/sampling.hpp"
+#include "launcher/saved_model.hpp"
+#include "launcher/signals.hpp"
+
+namespace weft {
+namespace {
+
+// A checkpoint's tokens are bytes unless its data folder has a tokenizer.
+TokenizerPtr find_tokenizer(const Options& options, const Options& trained) {
+  if (!options.prepare.tokenizer_file.empty()) return load_tokenizer(options.prepare.tokenizer_file);
+  const Dataset data = open_data(trained.data);
+  return data.tokenizer.empty() ? byte_tokenizer() : load_tokenizer(data.tokenizer);
+}
+
+ExitStatus sample_checkpoint(const Options& options, MpiRuntime& mpi, CommLog& log) {
+  Session session(options, mpi, log);
+  const SavedModel saved = load_saved_model(session, options.sample.checkpoint);
+  if (!session.main_rank()) return ExitStatus::done;
+  const std::int64_t vocab = saved.built->model->config().vocab;
+  const TokenizerPtr tokenizer =
+      vocab == 256 && options.prepare.tokenizer_file.empty() ? byte_tokenizer() : find_tokenizer(options, saved.trained);
+  std::vector<std::int32_t> prompt;
+  tokenizer->encode(options.sample.prompt, prompt);
+  if (prompt.empty()) fail_user("--prompt: it has no tokens; a text of one token or more would be right");
+  for (const std::int32_t token : prompt)
+    if (token >= vocab) fail_user("--prompt: token {} is outside the model's vocabulary of {}", token, vocab);
+  SamplingOptions how;
+  how.tokens = options.sample.tokens;
+  how.temperature = options.sample.temperature;
+  how.top_k = options.sample.top_k;
+  how.top_p = options.sample.top_p;
+  how.seed = options.run.seed;
+  how.compute = session.engine().compute(options.run.dtype);
+  StreamingDecoder decoder(*tokenizer);
+  const auto write = [](const std::string& text) {
+    std::fwrite(text.data(), 1, text.size(), stdout);
+    std::fflush(stdout);
+  };
+  write(options.sample.prompt);
+  sample_tokens(session.engine(), *saved.built->model, std::move(prompt), how, [&](std::int32_t token) {
+    write(token < tokenizer->vocab_size() ? decoder.push(token) : std::string());
+    return stop_signal() == 0;
+  });
+  write(decoder.finish() + "\n");
+  return ExitStatus::done;
+}
+
+}  // namespace
+
+ExitStatus run_sample(const Options& options) {
+  catch_stop_signals();
+  return with_ranks(options, [&](MpiRuntime& mpi, CommLog& log) { return sample_checkpoint(options, mpi, log); });
+}
+
+}  // namespace weft

@@ -1,0 +1,11 @@
+// From --data, --valid, --valid-fraction and --data-format to token streams.
+#pragma once
+#include "core/data/dataset.hpp"
+#include "launcher/options.hpp"
+
+namespace weft {
+
+/// Throws UserError as open_dataset does.
+Dataset open_data(const DataOptions& options);
+
+}  // namespace weft

@@ -1,0 +1,33 @@
+// The environment variables that Weft reads; nothing else in the tree does.
+#pragma once
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+
+namespace weft {
+
+/// Nothing where it is not set or empty.
+std::optional<std::string> environment(const char* name);
+
+/// Who started this process as a rank, as its variables say, before MPI is up.
+struct RankEnvironment {
+  std::string starter;  ///< "mpirun", "srun", "mpiexec", or empty: alone
+  int rank = 0;
+  int size = 1;
+  int local_rank = 0;  ///< among the ranks of this host
+  int local_size = 1;
+
+  bool alone() const { return starter.empty(); }
+};
+
+RankEnvironment rank_environment();
+
+/// What `weft launch` tells its ranks.
+namespace launch_variable {
+inline constexpr const char* cores_per_rank = "WEFT_CORES_PER_RANK";  ///< bind to this many cores; 0: do not bind
+inline constexpr const char* terminal_columns = "WEFT_TERMINAL_COLUMNS";
+inline constexpr const char* job = "WEFT_JOB";  ///< a name that all processes of one launch share
+}  // namespace launch_variable
+
+}  // namespace weft

@@ -1,0 +1,56 @@
+#include "launcher/evaluation.hpp"
+
+#include <algorithm>
+#include <numbers>
+#include <numeric>
+
+#include "launcher/training_step.hpp"
+
+namespace weft {
+
+std::optional<EvaluationResult> evaluate(Session& session, const LanguageModel& model, const EvalWindows& windows,
+                                         const EvaluationOptions& options, const std::function<bool()>& stop,
+                                         const std::function<void(std::int64_t, std::int64_t)>& progress) {
+  Communicator& replicas = session.mesh().comm({Axis::dp, Axis::sp});
+  Allocator& memory = session.engine().memory();
+  Batch batch;
+  windows.fill(0, 1, batch);
+  const std::int64_t seq = batch.seq, round = options.micro_batch * replicas.size();
+  std::int64_t count = windows.count();
+  if (options.max_targets > 0) count = std::min(count, (options.max_targets + seq - 1) / seq);
+
+  OpContext cx{session.engine().exec(), nullptr, options.compute, {}, nullptr};
+  cx.tokens = {0, seq, seq, {0, 0}, seq};
+  const Tensor sums = Tensor::empty(memory, {3}, DType::f64, MemoryUse::workspace);  // loss, targets, stop
+  double* sum = sums.mut().as<double>();
+  double loss = 0, targets = 0;
+  for (std::int64_t first = 0; first < count; first += round) {
+    const std::int64_t mine = first + replicas.rank() * options.micro_batch;
+    windows.fill(mine, options.micro_batch, batch);
+    if (mine + options.micro_batch > count) {
+      const auto kept = static_cast<std::ptrdiff_t>(std::max<std::int64_t>(0, count - mine) * seq);
+      std::fill(batch.weights.begin() + kept, batch.weights.end(), 0.0f);
+      std::fill(batch.targets.begin() + kept, batch.targets.end(), -1);
+    }
+    const DeviceBatch device(memory, batch, 0, options.micro_batch);
+    const ops::CrossEntropy result =
+        model.loss(cx, device.tokens, {device.targets.view(), device.weights.view(), 1.0f});
+    sum[0] = *result.loss.view().as<double>();
+    sum[1] = std::accumulate(batch.weights.begin(), batch.weights.end(), 0.0);
+    sum[2] = stop() ? 1 : 0;
+    replicas.all_reduce(sums.mut()).wait();
+    if (sum[2] > 0) return std::nullopt;
+    loss += sum[0];
+    targets += sum[1];
+    if (progress) progress(std::min(first + round, count), count);
+  }
+  EvaluationResult result;
+  result.targets = static_cast<std::int64_t>(targets);
+  result.loss = targets > 0 ? loss / targets : 0;
+  if (windows.target_bytes() > 0)
+    result.bits_per_byte =
+        result.loss / std::numbers::ln2 * static_cast<double>(windows.targets()) / windows.target_bytes();
+  return result;
+}
+
+}  // namespace weft

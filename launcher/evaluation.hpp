@@ -1,0 +1,31 @@
+// The loss of a model over a validation stream, every target counted once, shared out over the ranks.
+#pragma once
+#include <cstdint>
+#include <functional>
+#include <optional>
+
+#include "core/data/sampler.hpp"
+#include "launcher/model_setup.hpp"
+#include "launcher/session.hpp"
+
+namespace weft {
+
+struct EvaluationOptions {
+  std::int64_t micro_batch = 1;   ///< sequences a rank takes at a time
+  std::int64_t max_targets = 0;   ///< 0: all
+  DType compute = DType::f32;
+};
+
+struct EvaluationResult {
+  double loss = 0;                       ///< nats a target
+  std::int64_t targets = 0;
+  std::optional<double> bits_per_byte;   ///< where the bytes are known
+};
+
+/// Collective over the data-parallel ranks. `stop` is polled: when it is true on any rank, all give up and nothing is
+/// returned. `progress` (may be empty) gets windows done and windows in all.
+std::optional<EvaluationResult> evaluate(Session& session, const LanguageModel& model, const EvalWindows& windows,
+                                         const EvaluationOptions& options, const std::function<bool()>& stop,
+                                         const std::function<void(std::int64_t, std::int64_t)>& progress = {});
+
+}  // namespace weft

@@ -1,0 +1,131 @@
+#include "launcher/launch_plan.hpp"
+
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <filesystem>
+#include <memory>
+
+#include "core/base/error.hpp"
+#include "launcher/environment.hpp"
+#include "launcher/placement.hpp"
+
+extern char** environ;
+
+namespace weft {
+namespace {
+
+std::string output_of(const char* command) {
+  struct Closer {
+    void operator()(std::FILE* file) const { ::pclose(file); }
+  };
+  const std::unique_ptr<std::FILE, Closer> pipe(::popen(command, "r"));
+  std::string text;
+  char buffer[256];
+  while (pipe && std::fgets(buffer, sizeof buffer, pipe.get())) text += buffer;
+  return text;
+}
+
+int nodes_of(const Surroundings& around) {
+  const auto found = around.variables.find("SLURM_JOB_NUM_NODES");
+  return found == around.variables.end() ? 1 : std::max(1, std::atoi(found->second.c_str()));
+}
+
+// Open MPI's settings are the user's where he made them.
+void suggest(LaunchPlan& plan, const Surroundings& around, const std::string& name, const std::string& value) {
+  if (!around.has(name)) plan.variables[name] = value;
+}
+
+void suggest_open_mpi(LaunchPlan& plan, const Surroundings& around, bool crowded) {
+  if (around.root) {
+    suggest(plan, around, "OMPI_ALLOW_RUN_AS_ROOT", "1");
+    suggest(plan, around, "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1");
+  }
+  // Ranks bind themselves: the same placement under every starter, GPUs taken into account.
+  suggest(plan, around, "OMPI_MCA_hwloc_base_binding_policy", "none");
+  suggest(plan, around, "OMPI_MCA_rmaps_base_oversubscribe", "1");
+  if (crowded) suggest(plan, around, "OMPI_MCA_mpi_yield_when_idle", "1");
+  if (plan.local) {
+    // Other transports are probed for hundreds of milliseconds and never win on one host.
+    suggest(plan, around, "OMPI_MCA_pml", "ob1");
+    suggest(plan, around, "OMPI_MCA_btl", "self,vader");
+  } else {
+    // A host that falls off the network is otherwise waited for for minutes.
+    suggest(plan, around, "OMPI_MCA_oob_tcp_keepalive_time", "2");
+    suggest(plan, around, "OMPI_MCA_oob_tcp_keepalive_intvl", "1");
+    suggest(plan, around, "OMPI_MCA_oob_tcp_keepalive_probes", "3");
+  }
+}
+
+}  // namespace
+
+Surroundings look_around() {
+  Surroundings around;
+  around.topology = read_topology();
+  around.root = ::geteuid() == 0;
+  winsize size{};
+  if (::isatty(STDERR_FILENO) && ::ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0)
+    around.terminal_columns = size.ws_col > 0 ? size.ws_col : 80;
+  for (char** variable = environ; *variable; ++variable) {
+    const std::string text(*variable);
+    const std::size_t equals = text.find('=');
+    if (equals != std::string::npos) around.variables[text.substr(0, equals)] = text.substr(equals + 1);
+  }
+  if (nodes_of(around) > 1)
+    around.srun_with_pmix = output_of("srun --mpi=list 2>&1").find("pmix") != std::string::npos;
+  around.job = fmt::format("weft-{}", ::getpid());
+  return around;
+}
+
+LaunchPlan plan_launch(const LaunchOptions& options, const Surroundings& around, const std::vector<std::string>& program) {
+  LaunchPlan plan;
+  const int nodes = nodes_of(around);
+  const bool use_srun = nodes > 1 && around.srun_with_pmix && options.hostfile.empty();
+  plan.local = nodes == 1 && options.hostfile.empty();
+  if (!options.hostfile.empty() && !std::filesystem::is_regular_file(options.hostfile))
+    fail_user("--hostfile: found `{}`, expected a readable file with a host a line", options.hostfile);
+
+  const int cores = static_cast<int>(around.topology.cores.size());
+  if (options.ranks > 0)
+    plan.ranks = static_cast<int>(options.ranks);
+  else if (!options.hostfile.empty())
+    fail_user("-n is missing: with --hostfile say how many ranks to start");
+  else
+    plan.ranks = nodes * default_ranks(around.topology);
+  // Hosts of one job are taken to be alike.
+  const int local_ranks = options.hostfile.empty() ? (plan.ranks + nodes - 1) / nodes : 0;
+  bool crowded = false;
+  if (local_ranks > 0) {
+    const Placement first = place_ranks(around.topology, local_ranks, static_cast<int>(options.cores_per_rank)).front();
+    plan.cores_per_rank = first.cores;
+    crowded = local_ranks > cores;
+  } else {
+    plan.cores_per_rank = static_cast<int>(options.cores_per_rank);
+  }
+
+  suggest(plan, around, launch_variable::cores_per_rank, std::to_string(plan.cores_per_rank));
+  if (around.terminal_columns > 0)
+    plan.variables[launch_variable::terminal_columns] = std::to_string(around.terminal_columns);
+  plan.variables[launch_variable::job] = around.job;
+  if (local_ranks > 0) suggest(plan, around, "OMP_NUM_THREADS", std::to_string(std::max(1, plan.cores_per_rank)));
+
+  if (use_srun) {
+    // srun hands its environment on by itself.
+    plan.arguments = {"srun", "--mpi=pmix", "--kill-on-bad-exit=1", fmt::format("--ntasks={}", plan.ranks)};
+    if (!around.has("SLURM_CPU_BIND")) plan.arguments.push_back("--cpu-bind=none");
+    if (crowded) suggest(plan, around, "OMPI_MCA_mpi_yield_when_idle", "1");
+  } else {
+    suggest_open_mpi(plan, around, crowded);
+    plan.arguments = {"mpirun", "-n", std::to_string(plan.ranks)};
+    if (!options.hostfile.empty()) plan.arguments.insert(plan.arguments.end(), {"--hostfile", options.hostfile});
+    if (!plan.local)
+      for (const auto& [name, value] : plan.variables)
+        if (!name.starts_with("OMPI_")) plan.arguments.insert(plan.arguments.end(), {"-x", name});
+  }
+  plan.arguments.insert(plan.arguments.end(), program.begin(), program.end());
+  return plan;
+}
+
+}  // namespace weft

@@ -1,0 +1,321 @@
+#include "launcher/options_table.hpp"
+
+#include <algorithm>
+#include <array>
+
+#include "launcher/option_values.hpp"
+
+namespace weft {
+namespace {
+
+constexpr std::array<std::string_view, 2> norm_names = {"layer", "rms"};
+constexpr std::array<std::string_view, 2> mlp_names = {"gelu", "swiglu"};
+constexpr std::array<std::string_view, 3> position_names = {"learned", "rotary", "none"};
+constexpr std::array<std::string_view, 4> format_names = {"auto", "bytes", "u16", "u32"};
+constexpr std::array<std::string_view, 2> sampler_names = {"shuffled", "streams"};
+constexpr std::array<std::string_view, 4> tokenizer_names = {"bytes", "words", "bpe", "unigram"};
+constexpr std::array<std::string_view, 3> optimizer_names = {"adamw", "sgd", "radam"};
+constexpr std::array<std::string_view, 3> schedule_names = {"cosine", "linear", "constant"};
+constexpr std::array<std::string_view, 3> dtype_names = {"auto", "f32", "bf16"};
+constexpr std::array<std::string_view, 3> device_names = {"auto", "cpu", "cuda"};
+constexpr std::array<std::string_view, 2> wire_names = {"f32", "bf16"};
+
+using Texts = std::vector<std::string>;
+
+// Each maker takes a function from (const) Options to the field.
+template <class Field>
+void integer(OptionRow& row, IntegerRange range, Field field) {
+  row.read = [=](Options& o, const Texts& t) { field(o) = read_integer(t.front(), range); };
+  row.write = [=](const Options& o) { return Texts{std::to_string(field(o))}; };
+}
+template <class Field>
+void real(OptionRow& row, RealRange range, Field field) {
+  row.read = [=](Options& o, const Texts& t) { field(o) = read_real(t.front(), range); };
+  row.write = [=](const Options& o) { return Texts{write_real(field(o))}; };
+}
+template <class Field>
+void seconds(OptionRow& row, Field field) {
+  row.read = [=](Options& o, const Texts& t) { field(o) = read_seconds(t.front()); };
+  row.write = [=](const Options& o) { return Texts{write_real(field(o))}; };
+}
+template <class Field>
+void text(OptionRow& row, Field field) {
+  row.read = [=](Options& o, const Texts& t) { field(o) = t.front(); };
+  row.write = [=](const Options& o) { return Texts{field(o)}; };
+}
+template <class Field>
+void texts(OptionRow& row, Field field) {
+  row.kind = OptionKind::list;
+  row.read = [=](Options& o, const Texts& t) { field(o) = t; };
+  row.write = [=](const Options& o) { return field(o); };
+}
+template <class Field>
+void yes_no(OptionRow& row, Field field) {
+  row.kind = OptionKind::flag;
+  row.read = [=](Options& o, const Texts& t) { field(o) = read_yes_no(t.front()); };
+  row.write = [=](const Options& o) { return Texts{field(o) ? "yes" : "no"}; };
+}
+template <class Names, class Field>
+void choice(OptionRow& row, const Names& names, Field field) {
+  row.read = [=, &names](Options& o, const Texts& t) {
+    using Enum = std::remove_reference_t<decltype(field(o))>;
+    field(o) = static_cast<Enum>(read_choice(t.front(), names));
+  };
+  row.write = [=, &names](const Options& o) {
+    return Texts{std::string(names[static_cast<std::size_t>(field(o))])};
+  };
+}
+
+#define WEFT_FIELD(member) [](auto& o) -> auto& { return o.member; }
+
+constexpr unsigned training = for_train | for_demo;
+constexpr unsigned compute = for_train | for_demo | for_eval | for_sample | for_doctor;
+
+class TableMaker {
+ public:
+  OptionRow& add(std::string_view name, std::string_view placeholder, std::string_view help, unsigned commands) {
+    rows.push_back({.name = name, .group = group, .placeholder = placeholder, .help = help, .commands = commands,
+                    .read = {}, .write = {}});
+    return rows.back();
+  }
+  std::string_view group;
+  std::vector<OptionRow> rows;
+};
+
+void add_model(TableMaker& t) {
+  t.group = "Model";
+  text(t.add("model", "NAME|FILE", "a preset, a mixer in the standard blocks, or a preset file", training), WEFT_FIELD(model.name));
+  text(t.add("mixer", "NAME", "the sequence mixer of each block", training), WEFT_FIELD(model.mixer));
+  integer(t.add("layers", "N", "blocks", training), {1}, WEFT_FIELD(model.layers));
+  integer(t.add("d-model", "N", "width", training), {1}, WEFT_FIELD(model.d_model));
+  integer(t.add("heads", "N", "attention heads; they divide the width", training), {1}, WEFT_FIELD(model.heads));
+  auto& kv = t.add("kv-heads", "N", "key-value heads; they divide the heads", training);
+  integer(kv, {0}, WEFT_FIELD(model.kv_heads));
+  kv.shown_default = "as heads";
+  auto& ff = t.add("d-ff", "N", "width of the feed-forward layer", training);
+  integer(ff, {0}, WEFT_FIELD(model.d_ff));
+  ff.shown_default = "4 widths, or 8/3 for swiglu";
+  auto& vocab = t.add("vocab", "N", "tokens of the vocabulary", training | for_prepare);
+  integer(vocab, {0, 1 << 30}, WEFT_FIELD(model.vocab));
+  vocab.shown_default = "what the data has";
+  choice(t.add("norm", "layer|rms", "normalisation", training), norm_names, WEFT_FIELD(model.norm));
+  choice(t.add("mlp", "gelu|swiglu", "feed-forward layer", training), mlp_names, WEFT_FIELD(model.mlp));
+  choice(t.add("positions", "learned|rotary|none", "how positions enter", training), position_names,
+         WEFT_FIELD(model.positions));
+  yes_no(t.add("bias", "", "linear layers and norms have biases", training), WEFT_FIELD(model.bias));
+  yes_no(t.add("tied", "", "the head shares the embedding's weight", training), WEFT_FIELD(model.tied));
+  real(t.add("dropout", "P", "part of the activations dropped in training", training),
+       {0, 1, RealRange::Bounds::open_above}, WEFT_FIELD(model.dropout));
+}
+
+void add_data(TableMaker& t) {
+  t.group = "Data";
+  texts(t.add("data", "FILE...", "text or token files to train on, or a folder of `weft prepare`",
+              training | for_eval | for_prepare),
+        WEFT_FIELD(data.data));
+  texts(t.add("valid", "FILE...", "validation files", training | for_eval | for_prepare), WEFT_FIELD(data.valid));
+  real(t.add("valid-fraction", "P", "of each data file, its tail, where no --valid is given",
+             training | for_eval | for_prepare),
+       {0, 1, RealRange::Bounds::open_above}, WEFT_FIELD(data.valid_fraction));
+  choice(t.add("data-format", "auto|bytes|u16|u32", "how files are read", training | for_eval), format_names,
+         WEFT_FIELD(data.format));
+  choice(t.add("sampler", "shuffled|streams", "order of the training windows", training), sampler_names,
+         WEFT_FIELD(data.sampler));
+  integer(t.add("seq", "N", "tokens of a sequence", training | for_eval), {1, 1 << 30}, WEFT_FIELD(train.seq));
+}
+
+void add_training(TableMaker& t) {
+  t.group = "Training";
+  integer(t.add("steps", "N", "optimizer steps", training), {1}, WEFT_FIELD(train.steps));
+  integer(t.add("batch", "N", "sequences of a step, over all ranks", training | for_eval), {1, 1 << 30},
+          WEFT_FIELD(train.batch));
+  auto& micro = t.add("micro-batch", "N", "sequences that a rank takes at a time", training | for_eval);
+  integer(micro, {0, 1 << 30}, WEFT_FIELD(train.micro_batch));
+  micro.shown_default = "chosen";
+  choice(t.add("optimizer", "adamw|sgd|radam", "", training), optimizer_names, WEFT_FIELD(optim.kind));
+  real(t.add("lr", "X", "highest learning rate", training), {0, 1e300, RealRange::Bounds::open_below},
+       WEFT_FIELD(schedule.lr));
+  choice(t.add("schedule", "cosine|linear|constant", "of the learning rate after the warm-up", training), schedule_names,
+         WEFT_FIELD(schedule.kind));
+  auto& warmup = t.add("warmup", "N", "steps of linear warm-up", training);
+  integer(warmup, {0}, WEFT_FIELD(schedule.warmup));
+  warmup.shown_default = "a tenth of the steps, at most 100";
+  auto& min_lr = t.add("min-lr", "X", "learning rate at the end", training);
+  real(min_lr, {0}, WEFT_FIELD(schedule.min_lr));
+  min_lr.shown_default = "a tenth of lr";
+  real(t.add("beta1", "X", "adamw, radam", training), {0, 1, RealRange::Bounds::open_above}, WEFT_FIELD(optim.beta1));
+  real(t.add("beta2", "X", "adamw, radam", training), {0, 1, RealRange::Bounds::open_above}, WEFT_FIELD(optim.beta2));
+  real(t.add("eps", "X", "adamw, radam", training), {0, 1e300, RealRange::Bounds::open_below}, WEFT_FIELD(optim.eps));
+  real(t.add("momentum", "X", "sgd", training), {0, 1, RealRange::Bounds::open_above}, WEFT_FIELD(optim.momentum));
+  real(t.add("weight-decay", "X", "of matrices and embeddings", training), {0}, WEFT_FIELD(optim.weight_decay));
+  real(t.add("clip", "X", "most global gradient norm; 0: none", training), {0}, WEFT_FIELD(optim.clip));
+  integer(t.add("nonfinite-limit", "N", "steps in a row whose loss or gradient is not finite before the run fails", training),
+          {0}, WEFT_FIELD(train.nonfinite_limit));
+}
+
+void add_layout(TableMaker& t) {
+  t.group = "Layout";
+  auto& dp = t.add("dp", "N", "data parallel ranks", training | for_eval);
+  integer(dp, {0, 1 << 24}, WEFT_FIELD(layout.dp));
+  dp.shown_default = "what the other axes leave";
+  integer(t.add("tp", "N", "tensor parallel ranks", training), {1, 1 << 24}, WEFT_FIELD(layout.tp));
+  integer(t.add("sp", "N", "sequence parallel ranks", training), {1, 1 << 24}, WEFT_FIELD(layout.sp));
+  integer(t.add("pp", "N", "pipeline stages", training), {1, 1 << 24}, WEFT_FIELD(layout.pp));
+  integer(t.add("zero", "0..3", "what data parallel ranks share: optimizer, gradients, parameters", training), {0, 3},
+          WEFT_FIELD(layout.zero));
+  real(t.add("bucket-mb", "X", "MiB of a gradient bucket", training), {0, 1e300, RealRange::Bounds::open_below},
+       WEFT_FIELD(layout.bucket_mb));
+  choice(t.add("grad-wire", "f32|bf16", "how gradients travel", training), wire_names, WEFT_FIELD(layout.grad_wire));
+}
+
+void read_resume(Options& o, const Texts& t) {
+  o.run.resume_path.clear();
+  if (t.front() == "auto") {
+    o.run.resume = ResumeChoice::automatic;
+  } else if (t.front() == "none") {
+    o.run.resume = ResumeChoice::none;
+  } else if (t.front().empty()) {
+    throw BadValue("auto, none or the path of a checkpoint");
+  } else {
+    o.run.resume = ResumeChoice::path;
+    o.run.resume_path = t.front();
+  }
+}
+
+void add_run(TableMaker& t) {
+  t.group = "Run";
+  text(t.add("out", "DIR", "the run's folder", training | for_prepare), WEFT_FIELD(run.out));
+  auto& resume = t.add("resume", "auto|none|PATH", "the checkpoint to go on from; auto: the folder's latest", training);
+  resume.read = read_resume;
+  resume.write = [](const Options& o) {
+    return Texts{o.run.resume == ResumeChoice::automatic ? "auto"
+                 : o.run.resume == ResumeChoice::none    ? "none"
+                                                         : o.run.resume_path};
+  };
+  integer(t.add("valid-every", "N", "steps; 0: at the end only", training), {0}, WEFT_FIELD(train.valid_every));
+  auto& valid_tokens = t.add("valid-tokens", "N", "targets of one validation; 0: all", training | for_eval);
+  integer(valid_tokens, {0}, WEFT_FIELD(train.valid_tokens));
+  integer(t.add("checkpoint-every", "N", "steps; 0: at the end only", training), {0}, WEFT_FIELD(train.checkpoint_every));
+  integer(t.add("keep", "N", "checkpoints; 0: all", training), {0}, WEFT_FIELD(train.keep));
+  integer(t.add("log-every", "N", "steps", training), {1}, WEFT_FIELD(train.log_every));
+  auto& max_time = t.add("max-time", "TIME", "save and end with status 75 before this time is over", training);
+  seconds(max_time, WEFT_FIELD(train.max_time));
+  max_time.shown_default = "none";
+  integer(t.add("seed", "N", "", training | for_sample), {0},
+          WEFT_FIELD(run.seed));
+  choice(t.add("dtype", "auto|f32|bf16", "of the computation; auto: bf16 where the hardware has it", compute), dtype_names,
+         WEFT_FIELD(run.dtype));
+  choice(t.add("device", "auto|cpu|cuda", "", compute), device_names, WEFT_FIELD(run.device));
+  auto& threads = t.add("threads", "N", "of a rank", compute | for_prepare);
+  integer(threads, {0, 4096}, WEFT_FIELD(run.threads));
+  threads.shown_default = "its share of the cores";
+  auto& memory = t.add("memory-limit", "SIZE", "a rank's most memory", training | for_eval | for_sample);
+  memory.read = [](Options& o, const Texts& x) { o.run.memory_limit = read_bytes(x.front()); };
+  memory.write = [](const Options& o) { return Texts{write_bytes(o.run.memory_limit)}; };
+  memory.shown_default = "none";
+  seconds(t.add("timeout", "TIME", "a collective may stand still before the run fails; 0: for ever", training | for_eval),
+          WEFT_FIELD(run.timeout));
+  yes_no(t.add("quiet", "", "say nothing but errors", training | for_eval | for_sample | for_prepare), WEFT_FIELD(run.quiet));
+  yes_no(t.add("json", "", "print JSON", for_doctor | for_eval), WEFT_FIELD(run.json));
+}
+
+void add_others(TableMaker& t) {
+  t.group = "Sampling";
+  text(t.add("checkpoint", "DIR", "a checkpoint, or a run's folder (its latest)", for_eval | for_sample),
+       WEFT_FIELD(sample.checkpoint));
+  text(t.add("prompt", "TEXT", "what the text begins with", for_sample | for_demo), WEFT_FIELD(sample.prompt));
+  t.rows.back().shown_default = "a line break";
+  integer(t.add("tokens", "N", "to generate", for_sample | for_demo), {1}, WEFT_FIELD(sample.tokens));
+  real(t.add("temperature", "X", "0: always the likeliest token", for_sample | for_demo), {0}, WEFT_FIELD(sample.temperature));
+  integer(t.add("top-k", "N", "among the N likeliest; 0: all", for_sample | for_demo), {0}, WEFT_FIELD(sample.top_k));
+  real(t.add("top-p", "P", "among the likeliest that make up P", for_sample | for_demo),
+       {0, 1, RealRange::Bounds::open_below}, WEFT_FIELD(sample.top_p));
+
+  t.group = "Tokenizer";
+  choice(t.add("tokenizer", "bytes|words|bpe|unigram", "", for_prepare), tokenizer_names, WEFT_FIELD(prepare.tokenizer));
+  text(t.add("tokenizer-file", "FILE", "a saved tokenizer", for_prepare | for_sample),
+       WEFT_FIELD(prepare.tokenizer_file));
+  integer(t.add("min-count", "N", "rarer words become <unk>", for_prepare), {1}, WEFT_FIELD(prepare.min_count));
+  yes_no(t.add("replace", "", "replace an output folder of an earlier prepare", for_prepare), WEFT_FIELD(prepare.replace));
+
+  t.group = "Launch";
+  auto& ranks = t.add("ranks", "N", "processes", for_launch | for_demo);
+  integer(ranks, {0, 1 << 24}, WEFT_FIELD(launch.ranks));
+  ranks.letter = 'n';
+  ranks.shown_default = "one a GPU; 2 without";
+  auto& cores = t.add("cores-per-rank", "C", "CPU cores of a rank", for_launch | for_demo);
+  integer(cores, {0, 1 << 20}, WEFT_FIELD(launch.cores_per_rank));
+  cores.shown_default = "an equal share";
+  text(t.add("hostfile", "FILE", "hosts, one a line, as mpirun reads them", for_launch), WEFT_FIELD(launch.hostfile));
+  seconds(t.add("grace", "TIME", "ranks have to save after a signal before they are killed", for_launch | for_demo),
+          WEFT_FIELD(launch.grace));
+
+  t.group = "Report";
+  text(t.add("run", "DIR", "the run's folder", for_report), WEFT_FIELD(report.run));
+}
+
+template <class Names, class Enum>
+std::string_view pick(const Names& names, Enum choice) {
+  return names[static_cast<std::size_t>(choice)];
+}
+
+}  // namespace
+
+const std::vector<OptionRow>& option_table() {
+  static const std::vector<OptionRow> rows = [] {
+    TableMaker maker;
+    add_model(maker);
+    add_data(maker);
+    add_training(maker);
+    add_layout(maker);
+    add_run(maker);
+    add_others(maker);
+    return std::move(maker.rows);
+  }();
+  return rows;
+}
+
+const std::vector<CommandRow>& command_table() {
+  static const std::vector<CommandRow> rows = {
+      {"demo", for_demo, "weft demo [options]", "train a small transformer on text of this machine, sample, report"},
+      {"train", for_train, "weft train --data FILE... [options]",
+       "train; under mpirun or srun with their ranks, alone with one"},
+      {"launch", for_launch, "weft launch [-n N] [options] -- COMMAND [options]",
+       "start one bound rank per GPU (or share of the cores) of train or eval"},
+      {"eval", for_eval, "weft eval --checkpoint DIR --data FILE... [options]", "loss and bits per byte of a checkpoint"},
+      {"sample", for_sample, "weft sample --checkpoint DIR [options]", "text from a checkpoint", "checkpoint"},
+      {"prepare", for_prepare, "weft prepare --out DIR [options] FILE...", "text files to token files", "data"},
+      {"report", for_report, "weft report DIR", "write report.html of a run's folder", "run"},
+      {"doctor", for_doctor, "weft doctor [options]", "what this machine has, where ranks sit, and what is wrong with it"},
+  };
+  return rows;
+}
+
+const CommandRow* find_command(std::string_view name) {
+  const auto found = std::ranges::find(command_table(), name, &CommandRow::name);
+  return found == command_table().end() ? nullptr : &*found;
+}
+
+void apply_command_defaults(Options& options) {
+  if (options.command == "demo") {
+    options.model.name = "demo";
+    options.run.out = "out/demo";
+    options.launch.ranks = 0;
+  } else if (options.command == "prepare") {
+    options.run.out.clear();
+  }
+}
+
+std::string_view name_of(NormChoice choice) { return pick(norm_names, choice); }
+std::string_view name_of(MlpChoice choice) { return pick(mlp_names, choice); }
+std::string_view name_of(PositionChoice choice) { return pick(position_names, choice); }
+std::string_view name_of(DataFormatChoice choice) { return pick(format_names, choice); }
+std::string_view name_of(SamplerChoice choice) { return pick(sampler_names, choice); }
+std::string_view name_of(TokenizerChoice choice) { return pick(tokenizer_names, choice); }
+std::string_view name_of(OptimizerChoice choice) { return pick(optimizer_names, choice); }
+std::string_view name_of(ScheduleChoice choice) { return pick(schedule_names, choice); }
+std::string_view name_of(DTypeChoice choice) { return pick(dtype_names, choice); }
+std::string_view name_of(DeviceChoice choice) { return pick(device_names, choice); }
+std::string_view name_of(WireChoice choice) { return pick(wire_names, choice); }
+
+}  // namespace weft

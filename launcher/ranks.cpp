@@ -1,0 +1,80 @@
+#include "launcher/ranks.hpp"
+
+#include <unistd.h>
+
+#include <exception>
+#include <string>
+
+#include "core/kernels/table.hpp"
+#include "launcher/environment.hpp"
+#include "launcher/placement.hpp"
+#include "launcher/signals.hpp"
+#include "parallel/comm/agreement.hpp"
+
+namespace weft {
+namespace {
+
+// Longer than a slow rank needs to run into the same error, shorter than people's patience.
+constexpr double agreement_seconds = 5;
+
+struct Failure {
+  ExitStatus status;
+  std::string message;
+};
+
+Failure describe(const std::exception_ptr& exception) {
+  try {
+    std::rethrow_exception(exception);
+  } catch (const UserError& error) {
+    return {ExitStatus::user_error, error.what()};
+  } catch (const std::bad_alloc&) {
+    return {ExitStatus::failed, "out of memory"};
+  } catch (const std::exception& error) {
+    return {ExitStatus::failed, error.what()};
+  }
+}
+
+// What may differ between ranks stays out.
+std::string fingerprint(Options options) {
+  options.run.threads = 0;
+  options.run.quiet = false;
+  return fmt::format("{}build = {} {:016x}\n", config_text(options), WEFT_VERSION, kernel_abi_hash());
+}
+
+}  // namespace
+
+void say_error(std::string_view command, std::string_view message) {
+  const std::string line = fmt::format("weft{}{}: {}\n", command.empty() ? "" : " ", command, message);
+  const ssize_t written = ::write(STDERR_FILENO, line.data(), line.size());
+  static_cast<void>(written);
+}
+
+ExitStatus with_ranks(const Options& options, const std::function<ExitStatus(MpiRuntime&, CommLog&)>& body) {
+  bind_this_rank(rank_environment());
+  catch_stop_signals();
+  CommLog log;
+  int argc = 0;
+  char** argv = nullptr;
+  MpiRuntime* runtime = nullptr;
+  MpiOptions mpi_options;
+  mpi_options.timeout_seconds = options.run.timeout;
+  mpi_options.on_failure = [&runtime](const std::string&) {
+    if (runtime) runtime->abort_job(static_cast<int>(ExitStatus::failed));
+  };
+  MpiRuntime mpi(argc, argv, log, mpi_options);
+  runtime = &mpi;
+  try {
+    check_same_on_all_ranks(mpi.world(), "options", fingerprint(options));
+    return body(mpi, log);
+  } catch (...) {
+    const Failure failure = describe(std::current_exception());
+    if (mpi.size() == 1 || mpi.all_alive(agreement_seconds)) {
+      if (mpi.rank() == 0) say_error(options.command, failure.message);
+      return failure.status;
+    }
+    say_error(options.command, fmt::format("rank {}: {}", mpi.rank(), failure.message));
+    mpi.abort_job(static_cast<int>(failure.status));
+  }
+}
+
+}  // namespace weft

@@ -1,0 +1,83 @@
+#include "launcher/run_folder.hpp"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "core/base/log.hpp"
+#include "core/io/atomic_file.hpp"
+#include "core/io/json_lines.hpp"
+#include "launcher/run_files.hpp"
+
+namespace weft {
+
+struct RunFolder::Writer {
+  explicit Writer(const std::filesystem::path& path) : lines(path) {}
+
+  JsonLinesWriter lines;
+  bool failing = false;
+
+  // A full disk must not end the training that a checkpoint may still save.
+  void append(const nlohmann::json& row) {
+    try {
+      lines.append(row);
+      failing = false;
+    } catch (const IoError& error) {
+      if (!failing) log_warning("metrics are lost: {}", error.what());
+      failing = true;
+    }
+  }
+};
+
+RunFolder::RunFolder(std::filesystem::path root) : root_(std::move(root)) {
+  make_output_folder(root_, "--out");
+  make_output_folder(checkpoints(), "--out");
+}
+RunFolder::~RunFolder() = default;
+RunFolder::RunFolder(RunFolder&&) noexcept = default;
+RunFolder& RunFolder::operator=(RunFolder&&) noexcept = default;
+
+void RunFolder::write_config(const Options& options) const {
+  weft::write_config(options, (root_ / "config.cfg").string());
+}
+
+double RunFolder::open_metrics(std::int64_t last_step) {
+  writer_.reset();
+  double seconds = 0;
+  if (last_step <= 0) {
+    std::filesystem::remove(metrics());
+  } else {
+    filter_json_lines(metrics(), [&](const nlohmann::json& row) {
+      const bool keep = row.value("step", std::int64_t{0}) <= last_step;
+      if (keep) seconds = std::max(seconds, row.value("seconds", 0.0));
+      return keep;
+    });
+  }
+  writer_ = std::make_unique<Writer>(metrics());
+  return seconds;
+}
+
+void RunFolder::append(const StepMetrics& metrics) {
+  WEFT_CHECK(writer_, "metrics are not open");
+  writer_->append(to_json(metrics));
+}
+
+void RunFolder::append(const ValidMetrics& metrics) {
+  WEFT_CHECK(writer_, "metrics are not open");
+  writer_->append(to_json(metrics));
+}
+
+void RunFolder::flush() {
+  try {
+    if (writer_) writer_->lines.sync();
+  } catch (const IoError& error) {
+    log_warning("metrics may be lost: {}", error.what());
+  }
+}
+
+void RunFolder::write_summary(const RunSummary& summary) const {
+  write_file_atomic(root_ / "run.json", to_json(summary).dump(2) + "\n");
+}
+
+void RunFolder::write_sample(std::string_view text) const { write_file_atomic(root_ / "sample.txt", text); }
+
+}  // namespace weft

@@ -1,0 +1,22 @@
+#include "launcher/saved_model.hpp"
+
+#include "parallel/checkpoint.hpp"
+
+namespace weft {
+
+SavedModel load_saved_model(Session& session, const std::filesystem::path& path) {
+  SavedModel saved;
+  saved.folder = find_checkpoint(path);
+  const CheckpointIndex index = read_index(saved.folder);
+  saved.trained = parse_config("train", index.config, (saved.folder / "index.json").string());
+  const auto embedding = index.tensors.find("embed.tokens.weight");
+  if (embedding == index.tensors.end() || embedding->second.shape.rank() != 2)
+    fail_user("{}: no token embedding (embed.tokens.weight), not a language model's checkpoint", saved.folder.string());
+  saved.trained.model.vocab = embedding->second.shape[0];
+  saved.built = build_model(make_lm_config(saved.trained.model, saved.trained.train.seq, 0), session.mesh());
+  saved.built->store.allocate_values(session.engine().memory());
+  load_checkpoint(saved.folder, {saved.built->store, nullptr});
+  return saved;
+}
+
+}  // namespace weft

@@ -1,0 +1,97 @@
+#include "launcher/session.hpp"
+
+#include <omp.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <fstream>
+#include <thread>
+#include <vector>
+
+#include "core/base/clock.hpp"
+#include "core/cpu/backend.hpp"
+#include "core/tensor/caching_allocator.hpp"
+#include "core/tensor/tensor.hpp"
+#include "launcher/environment.hpp"
+
+namespace weft {
+namespace {
+
+int choose_threads(const RunOptions& options, int local_size) {
+  if (options.threads > 0) return static_cast<int>(options.threads);
+  if (const auto given = environment("OMP_NUM_THREADS"))
+    if (const int threads = std::atoi(given->c_str()); threads > 0) return threads;
+  cpu_set_t mask;
+  int cores = static_cast<int>(std::thread::hardware_concurrency());
+  if (sched_getaffinity(0, sizeof(mask), &mask) == 0) {
+    const int bound = CPU_COUNT(&mask);
+    // A mask of all cores is shared with the other ranks of this host; a narrower one is this rank's own.
+    if (bound < cores) return std::max(1, bound);
+  }
+  return std::max(1, cores / std::max(1, local_size));
+}
+
+std::string processor_name() {
+  std::ifstream file("/proc/cpuinfo");
+  for (std::string line; std::getline(file, line);)
+    if (line.starts_with("model name")) return line.substr(line.find(':') + 2);
+  return "CPU";
+}
+
+}  // namespace
+
+Engine::Engine(const RunOptions& options, int local_size) {
+  if (options.device == DeviceChoice::cuda)
+    fail_user("--device: found cuda, but this build has no CUDA module; cpu or auto would be right");
+  memory_ = make_caching_allocator(make_host_memory(), {options.memory_limit});
+  cpu::bind(kernels_, kernel_abi_hash(), cpu::best_isa());
+  const int threads = choose_threads(options, local_size);
+  omp_set_num_threads(threads);
+  exec_ = std::make_unique<ExecContext>(kernels_, *memory_, threads);
+  exec_->backend = cpu::make_state();
+}
+
+DType Engine::compute(DTypeChoice choice) const {
+  if (choice == DTypeChoice::f32) return DType::f32;
+  if (choice == DTypeChoice::bf16) return DType::bf16;
+  return cpu::has_bf16() ? DType::bf16 : DType::f32;
+}
+
+std::string Engine::description() const {
+  return fmt::format("{}, {}, {} thread{}", processor_name(), cpu::name_of(cpu::best_isa()), threads(),
+                     threads() == 1 ? "" : "s");
+}
+
+double Engine::matrix_rate(DType dtype) {
+  if (rate_ > 0) return rate_;
+  constexpr std::int64_t size = 1024;
+  const auto tensor = [&](Shape shape, DType type) {
+    Tensor made = Tensor::empty(*memory_, shape, type, MemoryUse::workspace);
+    exec_->kernels().elementwise.fill(*exec_, 0.5f, made.mut());
+    return made;
+  };
+  const Tensor x = tensor({size, size}, dtype), y = tensor({size, size}, dtype), w = tensor({size, size}, DType::f32);
+  std::unique_ptr<PackedWeight> pack;
+  const auto product = [&] {
+    exec_->kernels().linear.forward(*exec_, x.view(), {w.view(), &pack, 0}, {}, Epilogue::none, {}, {}, y.mut());
+  };
+  product();
+  std::vector<double> seconds;
+  for (const double begin = seconds_now(); seconds.size() < 5 || seconds_now() - begin < 0.1;) {
+    const double start = seconds_now();
+    product();
+    seconds.push_back(seconds_now() - start);
+  }
+  std::ranges::nth_element(seconds, seconds.begin() + static_cast<std::ptrdiff_t>(seconds.size() / 2));
+  rate_ = 2.0 * size * size * size / seconds[seconds.size() / 2];
+  return rate_;
+}
+
+Session::Session(const Options& options, MpiRuntime& mpi, CommLog& log)
+    : mpi_(mpi), log_(log),
+      mesh_(mpi.world(), log,
+            MeshSizes{static_cast<int>(options.layout.pp), static_cast<int>(options.layout.dp),
+                      static_cast<int>(options.layout.sp), static_cast<int>(options.layout.tp)}),
+      engine_(options.run, mpi.local_size()) {}
+
+}  // namespace weft

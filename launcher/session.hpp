@@ -1,0 +1,55 @@
+// What train, eval and sample share: the ranks, the mesh, the device with its kernels, and how errors end the job.
+#pragma once
+#include <memory>
+#include <string>
+
+#include "core/kernels/table.hpp"
+#include "launcher/options.hpp"
+#include "parallel/comm/mpi_runtime.hpp"
+#include "parallel/mesh.hpp"
+
+namespace weft {
+
+/// One device with its allocator, kernels and stream.
+class Engine {
+ public:
+  /// Throws UserError when the device that was asked for is not there.
+  Engine(const RunOptions& options, int local_size);
+
+  ExecContext& exec() { return *exec_; }
+  Allocator& memory() { return *memory_; }
+  int threads() const { return exec_->threads(); }
+  /// `automatic` resolved: bf16 where the processor has instructions for it.
+  DType compute(DTypeChoice choice) const;
+  /// "Intel Xeon …, x86-64-v4, 2 threads".
+  std::string description() const;
+  /// FLOP/s of a square matrix product in `dtype` on this rank, measured once for about a tenth of a second.
+  double matrix_rate(DType dtype);
+
+ private:
+  std::unique_ptr<Allocator> memory_;
+  KernelTable kernels_;
+  std::unique_ptr<ExecContext> exec_;
+  double rate_ = 0;
+};
+
+class Session {
+ public:
+  /// Throws UserError on a mesh that does not fit the ranks.
+  Session(const Options& options, MpiRuntime& mpi, CommLog& log);
+
+  CommLog& log() { return log_; }
+  MpiRuntime& mpi() { return mpi_; }
+  Communicator& world() { return mpi_.world(); }
+  Mesh& mesh() { return mesh_; }
+  Engine& engine() { return engine_; }
+  bool main_rank() const { return mpi_.rank() == 0; }
+
+ private:
+  MpiRuntime& mpi_;
+  CommLog& log_;
+  Mesh mesh_;
+  Engine engine_;
+};
+
+}  // namespace weft

@@ -1,0 +1,289 @@
+#include "launcher/trainer.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+#include "core/base/clock.hpp"
+#include "core/base/log.hpp"
+#include "core/io/atomic_file.hpp"
+#include "launcher/data_setup.hpp"
+#include "launcher/evaluation.hpp"
+#include "launcher/report.hpp"
+#include "launcher/signals.hpp"
+#include "parallel/text_exchange.hpp"
+
+namespace weft {
+namespace {
+
+// Seconds that other ranks may wait for a rank that writes a checkpoint to a slow disk.
+constexpr double save_allowance = 1800;
+
+}  // namespace
+
+Trainer::Trainer(const Options& options, Session& session) : options_(options), session_(session), checkpoints_(std::filesystem::path(options.run.out) / "checkpoints"),
+      began_(seconds_now()) {
+  check_layout(options.layout);
+  const TrainOptions& train = options.train;
+  const int replicas = session.mesh().size(Axis::dp);
+  if (train.batch % replicas != 0)
+    fail_user("--batch: {} sequences do not divide over {} data-parallel ranks; a multiple of {} would be right",
+              train.batch, replicas, replicas);
+  data_ = open_data(options.data);
+  SamplerOptions order;
+  order.seq = train.seq;
+  order.seed = options.run.seed;
+  order.order = options.data.sampler == SamplerChoice::shuffled ? SampleOrder::shuffled : SampleOrder::streams;
+  order.lanes = train.batch;
+  sampler_ = std::make_unique<Sampler>(data_.train, order);
+  if (!data_.valid.empty()) valid_ = std::make_unique<EvalWindows>(data_.valid, train.seq);
+
+  built_ = build_model(make_lm_config(options.model, train.seq, data_.vocab_size), session.mesh());
+  compute_ = session.engine().compute(options.run.dtype);
+  config_ = config_text(options);
+  Allocator& memory = session.engine().memory();
+  built_->store.allocate_values(memory);
+  built_->store.allocate_grads(memory);
+  optimizer_ = std::make_unique<Optimizer>(make_optimizer_spec(options.optim), built_->store, memory);
+  schedule_ = make_schedule(options.schedule, train.steps);
+  micro_batch_ = choose_micro_batch();
+  state_.seed = options.run.seed;
+  start_or_resume();
+  open_outputs();
+
+  StepOptions step;
+  step.batch = train.batch;
+  step.micro_batch = micro_batch_;
+  step.seq = train.seq;
+  step.seed = options.run.seed;
+  step.clip = static_cast<float>(options.optim.clip);
+  step.compute = compute_;
+  step.buckets = {static_cast<std::size_t>(options.layout.bucket_mb * 1048576.0),
+                  options.layout.grad_wire == WireChoice::bf16 ? Wire::bf16 : Wire::native};
+  training_ = std::make_unique<TrainingStep>(session, *built_, *optimizer_, *sampler_, step);
+}
+
+Trainer::~Trainer() = default;
+
+std::int64_t Trainer::choose_micro_batch() const {
+  const std::int64_t local = options_.train.batch / session_.mesh().size(Axis::dp);
+  if (options_.train.micro_batch > 0) return std::min(options_.train.micro_batch, local);
+  // A micro-batch whose activations stay in the caches, but whose products are still large.
+  constexpr std::int64_t tokens = 1024;
+  const std::int64_t wanted = std::max<std::int64_t>(1, tokens / options_.train.seq);
+  std::int64_t best = 1;
+  for (std::int64_t size = 1; size <= std::min(wanted, local); ++size)
+    if (local % size == 0) best = size;
+  return best;
+}
+
+std::filesystem::path Trainer::find_start() {
+  if (options_.run.resume == ResumeChoice::none) return {};
+  if (options_.run.resume == ResumeChoice::path) return find_checkpoint(options_.run.resume_path);
+  // Rank 0's view counts: on a shared file system others may see a rename later.
+  std::string latest, error;
+  if (session_.main_rank()) {
+    try {
+      if (std::filesystem::exists(checkpoints_)) recover_folder(checkpoints_);
+      if (const auto all = list_checkpoints(checkpoints_); !all.empty()) latest = all.back().string();
+    } catch (const Error& failed) {
+      error = failed.what();
+    }
+  }
+  error = broadcast_text(session_.world(), error);
+  if (!error.empty()) throw Error(error);
+  return broadcast_text(session_.world(), latest);
+}
+
+void Trainer::start_or_resume() {
+  started_from_ = find_start();
+  if (started_from_.empty()) {
+    built_->store.initialize(options_.run.seed, session_.engine().threads());
+    return;
+  }
+  const CheckpointIndex index = load_checkpoint(started_from_, {built_->store, optimizer_.get()});
+  if (index.state.seed != options_.run.seed)
+    fail_user("--seed: found {}, {} was trained with {}; the same seed would be right", options_.run.seed,
+              started_from_.string(), index.state.seed);
+  state_ = index.state;
+  if (started_from_.parent_path() == checkpoints_) saved_step_ = state_.step;
+}
+
+void Trainer::open_outputs() {
+  std::string error;
+  if (session_.main_rank()) {
+    try {
+      folder_ = std::make_unique<RunFolder>(options_.run.out);
+      folder_->write_config(options_);
+      seconds_before_ = folder_->open_metrics(state_.step);
+    } catch (const Error& failed) {
+      error = failed.what();
+    }
+  }
+  error = broadcast_text(session_.world(), error);
+  if (!error.empty()) throw UserError(error);
+  if (!folder_) return;
+  ProgressOptions shown = detect_progress(options_.run.quiet);
+  shown.steps = options_.train.steps;
+  shown.first_step = state_.step;
+  shown.max_seconds = options_.train.max_time;
+  shown.log_every = options_.train.log_every;
+  progress_ = std::make_unique<Progress>(shown);
+  progress_->note(fmt::format("{} parameters, {} training tokens, {}",
+                              format_count(static_cast<double>(built_->store.global_numel())),
+                              format_count(static_cast<double>(total_tokens(data_.train))), describe_device()));
+  if (state_.step > 0) progress_->note(fmt::format("resumed at step {} from {}", state_.step, started_from_.string()));
+}
+
+std::string Trainer::describe_device() {
+  const int ranks = session_.world().size();
+  return fmt::format("{} rank{} on {}", ranks, ranks == 1 ? "" : "s", session_.engine().description());
+}
+
+double Trainer::elapsed() const { return seconds_now() - began_; }
+
+bool Trainer::time_is_up() const {
+  if (options_.train.max_time <= 0) return false;
+  const double margin = 2 * longest_step_ + longest_validation_ + std::max(1.0, 2 * longest_save_);
+  return elapsed() + margin > options_.train.max_time;
+}
+
+void Trainer::check_skipped(const StepResult& result) {
+  if (!result.skipped) {
+    state_.skipped_in_a_row = 0;
+    return;
+  }
+  ++state_.skipped_in_a_row;
+  const std::string where = training_->find_nonfinite();
+  if (progress_) progress_->note(fmt::format("step {}: {} is not finite, the step is skipped", state_.step, where));
+  if (state_.skipped_in_a_row > options_.train.nonfinite_limit)
+    fail("step {}: {} is not finite, and so were the {} steps before it (--nonfinite-limit {})", state_.step, where,
+         state_.skipped_in_a_row - 1, options_.train.nonfinite_limit);
+}
+
+void Trainer::report(const StepResult& result, double seconds, double lr, double exposed_ms) {
+  if (!folder_) return;
+  StepMetrics row;
+  row.step = state_.step;
+  row.loss = result.loss;
+  row.lr = lr;
+  row.grad_norm = result.grad_norm;
+  row.tokens = state_.tokens;
+  row.tokens_per_s = static_cast<double>(options_.train.batch * options_.train.seq) / seconds;
+  row.step_ms = seconds * 1e3;
+  row.tflops_per_rank = result.flops / seconds * 1e-12;
+  row.mfu = result.flops / seconds / session_.engine().matrix_rate(compute_);
+  row.comm_exposed_ms = exposed_ms;
+  row.memory_peak_bytes = static_cast<std::int64_t>(session_.engine().memory().stats().total_peak);
+  row.seconds = seconds_before_ + elapsed();
+  row.skipped = result.skipped;
+  rates_.push_back(row.tokens_per_s);
+  progress_->step(row);
+  if (state_.step % options_.train.log_every == 0 || state_.step == options_.train.steps) folder_->append(row);
+}
+
+bool Trainer::step() {
+  const double begin = seconds_now();
+  const double lr = schedule_.rate(state_.step + 1);
+  // Ranks' clocks differ, so that rank 0's decides about the time limit.
+  const bool stop = stop_signal() != 0 || (session_.main_rank() && time_is_up());
+  const double exposed = session_.log().exposed_seconds();
+  StepResult result = training_->run(state_.step + 1, state_.next_sample, lr, stop);
+  ++state_.step;
+  state_.next_sample += options_.train.batch;
+  state_.tokens += options_.train.batch * options_.train.seq;
+  state_.applied = optimizer_->host_state().applied;
+  const double seconds = seconds_now() - begin;
+  longest_step_ = std::max(longest_step_, seconds);
+  report(result, seconds, lr, (session_.log().exposed_seconds() - exposed) * 1e3);
+  check_skipped(result);
+  return result.stop;
+}
+
+void Trainer::validate() {
+  if (!valid_) return;
+  session_.log().set_phase("validation");
+  const double begin = seconds_now();
+  const EvaluationOptions options{micro_batch_, options_.train.valid_tokens, compute_};
+  const auto result =
+      evaluate(session_, *built_->model, *valid_, options, [] { return stop_signal() != 0; });
+  if (!result) {
+    stopping_ = true;
+    return;
+  }
+  longest_validation_ = std::max(longest_validation_, seconds_now() - begin);
+  best_valid_ = std::min(best_valid_.value_or(result->loss), result->loss);
+  if (!folder_) return;
+  const ValidMetrics row{state_.step, result->loss, result->bits_per_byte, result->targets, seconds_before_ + elapsed()};
+  folder_->append(row);
+  progress_->valid(row);
+}
+
+void Trainer::save() {
+  session_.log().set_phase("checkpoint", save_allowance);
+  const double begin = seconds_now();
+  if (stopping_ && !session_.mpi().all_alive(10))
+    fail("stopped at step {} without saving: not all ranks are alive; checkpoints up to step {} stay", state_.step,
+         std::max<std::int64_t>(0, saved_step_));
+  const auto error =
+      save_checkpoint(session_.world(), checkpoints_, {built_->store, optimizer_.get()}, state_, config_);
+  longest_save_ = std::max(longest_save_, seconds_now() - begin);
+  save_error_ = error.value_or("");
+  if (error) {
+    if (progress_)
+      progress_->note(fmt::format("warning: step {} could not be saved: {}; earlier checkpoints stay", state_.step, *error));
+    return;
+  }
+  saved_step_ = state_.step;
+  if (!folder_) return;
+  folder_->flush();
+  try {
+    prune_checkpoints(checkpoints_, options_.train.keep);
+  } catch (const Error& failed) {
+    progress_->note(fmt::format("warning: an old checkpoint could not be removed: {}", failed.what()));
+  }
+}
+
+ExitStatus Trainer::run() {
+  const TrainOptions& train = options_.train;
+  const auto due = [&](std::int64_t every) { return every > 0 && state_.step % every == 0; };
+  while (state_.step < train.steps && !stopping_) {
+    stopping_ = step();
+    const bool last = state_.step == train.steps;
+    if (!stopping_ && (last || due(train.valid_every))) validate();
+    if (stopping_ || last || due(train.checkpoint_every)) save();
+  }
+  if (saved_step_ != state_.step) save();
+  return finish(state_.step == train.steps ? ExitStatus::done : ExitStatus::stopped);
+}
+
+ExitStatus Trainer::finish(ExitStatus status) {
+  const bool saved = save_error_.empty();
+  if (folder_) {
+    progress_->finish();
+    RunSummary summary;
+    summary.status = !saved ? "failed" : status == ExitStatus::done ? "done" : "stopped";
+    summary.device = describe_device();
+    summary.layout = fmt::format("dp {}", session_.mesh().size(Axis::dp));
+    summary.dtype = name_of(compute_);
+    summary.parameters = built_->store.global_numel();
+    summary.ranks = session_.world().size();
+    summary.tokens = state_.tokens;
+    summary.steps = state_.step;
+    summary.seconds = seconds_before_ + elapsed();
+    summary.best_valid_loss = best_valid_;
+    if (!rates_.empty()) {
+      const auto middle = rates_.begin() + static_cast<std::ptrdiff_t>(rates_.size() / 2);
+      std::ranges::nth_element(rates_, middle);
+      summary.tokens_per_s = *middle;
+    }
+    folder_->write_summary(summary);
+    folder_->flush();
+    write_report(folder_->root());
+  }
+  if (!saved) fail("the last checkpoint could not be saved: {}", save_error_);
+  if (status == ExitStatus::stopped && progress_)
+    progress_->note(fmt::format("stopped at step {} after saving; the same command goes on from there", state_.step));
+  return status;
+}
+
+}  // namespace weft

@@ -1,0 +1,68 @@
+// The training run: steps, validation, checkpoints, signals and limits.
+#pragma once
+#include <memory>
+
+#include "core/data/dataset.hpp"
+#include "launcher/commands.hpp"
+#include "launcher/progress.hpp"
+#include "launcher/run_folder.hpp"
+#include "launcher/training_step.hpp"
+#include "parallel/checkpoint.hpp"
+
+namespace weft {
+
+class Trainer {
+ public:
+  /// Opens the data, builds and initialises the model, and resumes where a checkpoint says so. Throws UserError on bad
+  /// input before anything is written.
+  Trainer(const Options& options, Session& session);
+  ~Trainer();
+
+  /// Until the last step, a stop signal or the time limit. Throws Error when the run cannot go on.
+  ExitStatus run();
+
+ private:
+  std::filesystem::path find_start();
+  void start_or_resume();
+  void open_outputs();
+  std::string describe_device();
+  std::int64_t choose_micro_batch() const;
+  bool step();
+  void validate();
+  void save();
+  bool time_is_up() const;
+  void check_skipped(const StepResult& result);
+  void report(const StepResult& result, double seconds, double lr, double exposed_ms);
+  ExitStatus finish(ExitStatus status);
+  double elapsed() const;
+
+  Options options_;
+  Session& session_;
+  std::string config_;
+  std::filesystem::path checkpoints_;
+  std::filesystem::path started_from_;
+  Dataset data_;
+  std::unique_ptr<Sampler> sampler_;
+  std::unique_ptr<EvalWindows> valid_;
+  std::unique_ptr<BuiltModel> built_;
+  std::unique_ptr<Optimizer> optimizer_;
+  std::unique_ptr<TrainingStep> training_;
+  Schedule schedule_;
+  DType compute_ = DType::f32;
+  std::int64_t micro_batch_ = 1;
+  RunState state_;
+  std::unique_ptr<RunFolder> folder_;  ///< on the main rank
+  std::unique_ptr<Progress> progress_; ///< on the main rank
+  std::vector<double> rates_;
+  double began_ = 0;
+  double seconds_before_ = 0;          ///< of earlier starts of this run
+  double longest_step_ = 0;
+  double longest_validation_ = 0;
+  double longest_save_ = 0;
+  std::int64_t saved_step_ = -1;
+  std::string save_error_;
+  std::optional<double> best_valid_;
+  bool stopping_ = false;
+};
+
+}  // namespace weft

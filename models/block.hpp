@@ -1,0 +1,46 @@
+// A pre-norm block: x += mixer(norm(x)); x += feed_forward(norm(x)).
+#pragma once
+#include <memory>
+
+#include "core/nn/layers.hpp"
+#include "models/config.hpp"
+#include "models/mixers/mixer.hpp"
+
+namespace weft {
+
+/// The residual stream between two norms: its value is x + dropout(branch), and the next norm takes that sum, so that the
+/// sum, its dropout and the norm are one pass over memory.
+struct ResidualStream {
+  Tensor x;
+  Tensor branch;  ///< undefined at the first norm
+  ops::ResidualDropout dropout;
+};
+
+/// W_down·GELU(W_up·x), or W_down·(silu(gate)·up) (Shazeer 2020).
+class FeedForward {
+ public:
+  FeedForward(const BuildContext& build, const LmConfig& config, double out_deviation);
+  Tensor forward(OpContext& cx, const Tensor& x) const;
+
+ private:
+  FeedForwardStyle style_;
+  nn::Linear up_;
+  nn::Linear down_;
+};
+
+class Block {
+ public:
+  Block(const BuildContext& build, const LmConfig& config);
+  ResidualStream forward(OpContext& cx, const ResidualStream& in, MixerState* state) const;
+  const Mixer& mixer() const { return *mixer_; }
+
+ private:
+  nn::Norm norm1_;
+  std::unique_ptr<Mixer> mixer_;
+  nn::Norm norm2_;
+  FeedForward feed_forward_;
+  ops::ResidualDropout mixer_dropout_;
+  ops::ResidualDropout feed_forward_dropout_;
+};
+
+}  // namespace weft

@@ -1,0 +1,31 @@
+// The shape of a language model.
+#pragma once
+#include <cstdint>
+#include <string>
+
+namespace weft {
+
+enum class NormStyle : std::uint8_t { layer, rms };
+enum class FeedForwardStyle : std::uint8_t { gelu, swiglu };
+enum class PositionStyle : std::uint8_t { learned, rotary, none };
+
+struct LmConfig {
+  std::string mixer = "attention";
+  NormStyle norm = NormStyle::layer;
+  FeedForwardStyle feed_forward = FeedForwardStyle::gelu;
+  PositionStyle positions = PositionStyle::learned;
+  bool bias = true;
+  bool tied = true;
+  std::int64_t vocab = 256;
+  std::int64_t layers = 6;
+  std::int64_t d_model = 384;
+  std::int64_t heads = 6;
+  std::int64_t kv_heads = 6;
+  std::int64_t d_ff = 1536;
+  std::int64_t max_seq = 256;  ///< rows of the learned position table
+  float dropout = 0;
+  float norm_eps = 1e-5f;
+  float rotary_theta = 10000;
+};
+
+}  // namespace weft

@@ -1,0 +1,67 @@
+#include "models/language_model.hpp"
+
+#include "core/ops/embedding.hpp"
+
+namespace weft {
+namespace {
+
+void check(const LmConfig& config) {
+  const auto positive = [](std::string_view option, std::int64_t value) {
+    if (value < 1) fail_user("--{}: found {}, expected 1 or more", option, value);
+  };
+  positive("layers", config.layers);
+  positive("d-model", config.d_model);
+  positive("heads", config.heads);
+  positive("d-ff", config.d_ff);
+  positive("vocab", config.vocab);
+  positive("seq", config.max_seq);
+}
+
+}  // namespace
+
+LanguageModel::LanguageModel(const BuildContext& build, const LmConfig& config) : config_(config) {
+  check(config);
+  const BuildContext embed = build.child("embed");
+  tokens_ = &embed.build.param("tokens.weight", Slice::whole({config.vocab, config.d_model}), Init::normal(0.02));
+  if (config.positions == PositionStyle::learned)
+    positions_ =
+        &embed.build.param("positions.weight", Slice::whole({config.max_seq, config.d_model}), Init::normal(0.02));
+  embedding_dropout_site_ = build.build.dropout_site();
+  blocks_.reserve(static_cast<std::size_t>(config.layers));
+  for (std::int64_t layer = 0; layer < config.layers; ++layer) blocks_.emplace_back(build.child("blocks", layer), config);
+  norm_.emplace(build.build.child("norm"), config.norm == NormStyle::layer ? NormKind::layer : NormKind::rms,
+                config.d_model, config.norm_eps);
+  if (config.tied) {
+    head_ = tokens_;
+    build.build.child("head").alias("weight", *tokens_);
+  } else {
+    head_ = &build.build.child("head").param("weight", Slice::whole({config.vocab, config.d_model}), Init::normal(0.02));
+  }
+  dropout_sites_ = build.build.dropout_sites();
+}
+
+Tensor LanguageModel::hidden(OpContext& cx, const Tensor& tokens, std::vector<MixerState>* states) const {
+  ResidualStream stream;
+  stream.x = ops::embedding(cx, tokens, *tokens_, positions_, config_.dropout, embedding_dropout_site_);
+  for (std::size_t layer = 0; layer < blocks_.size(); ++layer)
+    stream = blocks_[layer].forward(cx, stream, states ? &(*states)[layer] : nullptr);
+  return norm_->forward(cx, stream.x, stream.branch, stream.dropout).y;
+}
+
+ops::CrossEntropy LanguageModel::loss(OpContext& cx, const Tensor& tokens, const ops::LossTargets& targets) const {
+  return ops::cross_entropy(cx, hidden(cx, tokens), *head_, targets);
+}
+
+Tensor LanguageModel::logits(OpContext& cx, const Tensor& hidden) const {
+  WEFT_CHECK(!cx.recording(), "logits are not recorded; train through loss");
+  return ops::linear(cx, hidden, *head_, nullptr);
+}
+
+std::vector<MixerState> LanguageModel::make_states(Allocator& memory, std::int64_t batch, std::int64_t capacity,
+                                                   DType dtype) const {
+  std::vector<MixerState> states;
+  for (const Block& block : blocks_) states.push_back(block.mixer().make_state(memory, batch, capacity, dtype));
+  return states;
+}
+
+}  // namespace weft

@@ -1,0 +1,28 @@
+// The mixer registry: one visible table, name → factory.
+#pragma once
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "models/mixers/mixer.hpp"
+
+namespace weft {
+
+struct MixerEntry {
+  std::string_view name;
+  std::unique_ptr<Mixer> (*make)(const BuildContext&, const MixerOptions&);
+};
+
+std::span<const MixerEntry> mixers();
+
+/// Throws UserError that lists the mixers when there is none of that name.
+const MixerEntry& find_mixer(std::string_view name);
+
+/// A model preset's text (`option = value` lines) by name; nothing where there is none.
+std::optional<std::string> find_preset(std::string_view name);
+/// Names of all presets, in order.
+std::span<const std::string_view> preset_names();
+
+}  // namespace weft

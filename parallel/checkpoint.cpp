@@ -1,0 +1,248 @@
+#include "parallel/checkpoint.hpp"
+
+#include <algorithm>
+#include <cstring>
+#include <map>
+#include <nlohmann/json.hpp>
+
+#include "core/io/atomic_file.hpp"
+#include "core/io/checksum.hpp"
+#include "core/io/safetensors.hpp"
+#include "parallel/text_exchange.hpp"
+
+namespace weft {
+namespace {
+
+using nlohmann::json;
+namespace fs = std::filesystem;
+
+/// A stored tensor of this rank: a parameter or one of its optimizer moments.
+struct Stored {
+  std::string name;
+  const Parameter* parameter;
+  MutView data;
+};
+
+std::vector<Stored> stored_tensors(const CheckpointTarget& target) {
+  std::vector<Stored> all;
+  const auto flat = [](const Tensor& store, const ParameterStore::Place& place) {
+    return store.mut().slice(place.offset, place.offset + place.count);
+  };
+  for (const ParameterStore::Place& place : target.parameters.places()) {
+    all.push_back({place.parameter->name(), place.parameter, flat(target.parameters.flat_values(), place)});
+    if (!target.optimizer) continue;
+    for (const Optimizer::Moment& moment : target.optimizer->moments())
+      all.push_back({fmt::format("optimizer.{}/{}", moment.name, place.parameter->name()), place.parameter,
+                     flat(moment.flat, place)});
+  }
+  return all;
+}
+
+// Replicated tensors are dealt to the ranks by size, largest first to the rank with least; every rank computes the same.
+std::vector<int> deal(const std::vector<Stored>& tensors, int ranks) {
+  std::vector<std::size_t> order(tensors.size());
+  for (std::size_t i = 0; i < order.size(); ++i) order[i] = i;
+  std::ranges::stable_sort(order, std::greater{}, [&](std::size_t i) { return tensors[i].data.bytes(); });
+  std::vector<std::size_t> load(static_cast<std::size_t>(ranks));
+  std::vector<int> owner(tensors.size());
+  for (const std::size_t i : order) {
+    const auto least = std::ranges::min_element(load);
+    *least += tensors[i].data.bytes();
+    owner[i] = static_cast<int>(least - load.begin());
+  }
+  return owner;
+}
+
+struct ShardResult {
+  std::string error;
+  std::uint64_t bytes = 0;
+  std::vector<SafetensorsWritten> written;
+};
+
+ShardResult write_shard(const fs::path& path, const std::vector<Stored>& tensors, const std::vector<int>& owner, int rank,
+                        const FileSystem& files) {
+  ShardResult result;
+  try {
+    std::vector<SafetensorsSource> sources;
+    for (std::size_t i = 0; i < tensors.size(); ++i)
+      if (owner[i] == rank)
+        sources.emplace_back(tensors[i].name, View(tensors[i].data).reshaped(tensors[i].parameter->slice().local_shape()));
+    result.written = write_safetensors(path, sources, {}, files);
+    result.bytes = fs::file_size(path);
+  } catch (const std::exception& error) {
+    result.error = error.what();
+  }
+  return result;
+}
+
+std::string encode(const ShardResult& result) {
+  json sums = json::object();
+  for (const SafetensorsWritten& written : result.written) sums[written.name] = checksum_text(written.checksum);
+  return json{{"error", result.error}, {"bytes", result.bytes}, {"checksums", sums}}.dump();
+}
+
+std::string shard_name(int rank, int ranks) { return fmt::format("shard-{:05}-of-{:05}.safetensors", rank, ranks); }
+
+Box whole_box(const Shape& shape) { return Slice::whole(shape).boxes.front(); }
+
+CheckpointIndex make_index(const std::vector<Stored>& tensors, const std::vector<int>& owner,
+                           const std::vector<json>& results, const CheckpointTarget& target) {
+  CheckpointIndex index;
+  const int ranks = static_cast<int>(results.size());
+  for (std::size_t i = 0; i < tensors.size(); ++i) {
+    const Stored& tensor = tensors[i];
+    const Shape& shape = tensor.parameter->slice().global_shape;
+    const auto rank = static_cast<std::size_t>(owner[i]);
+    index.tensors[tensor.name] = {shape,
+                                  {{shard_name(owner[i], ranks), tensor.name, whole_box(shape),
+                                    results[rank].at("checksums").at(tensor.name).get<std::string>()}}};
+  }
+  for (int rank = 0; rank < ranks; ++rank)
+    index.files[shard_name(rank, ranks)] = results[static_cast<std::size_t>(rank)].at("bytes").get<std::uint64_t>();
+  for (const auto& [alias, name] : target.parameters.aliases()) index.aliases[alias] = name;
+  return index;
+}
+
+/// Reads pieces, each verified once.
+class PieceReader {
+ public:
+  explicit PieceReader(fs::path folder) : folder_(std::move(folder)) {}
+
+  const float* read(const CheckpointPiece& piece) {
+    auto found = files_.find(piece.file);
+    if (found == files_.end()) found = files_.emplace(piece.file, SafetensorsReader(folder_ / piece.file)).first;
+    const SafetensorsReader& reader = found->second;
+    const View view = reader.view(piece.key);
+    const std::string where = (folder_ / piece.file).string();
+    if (view.dtype != DType::f32 || view.numel() != piece.box.size.numel())
+      fail_user("{}: {} is {} {}, the index says f32 {}", where, piece.key, name_of(view.dtype), to_string(view.shape),
+                to_string(piece.box.size));
+    const std::string sum = checksum_text(checksum(reader.bytes(reader.entry(piece.key))));
+    if (sum != piece.checksum)
+      fail_user("{}: the data of {} is damaged: checksum {}, the index says {}", where, piece.key, sum, piece.checksum);
+    return view.as<float>();
+  }
+
+ private:
+  fs::path folder_;
+  std::map<std::string, SafetensorsReader> files_;
+};
+
+void read_tensor(const CheckpointTensor& tensor, const Stored& stored, PieceReader& reader, const fs::path& folder) {
+  const Slice& slice = stored.parameter->slice();
+  float* out = stored.data.as<float>();
+  std::int64_t copied = 0;
+  for (const CheckpointPiece& piece : tensor.pieces) {
+    const float* in = reader.read(piece);
+    Slice held;
+    held.global_shape = tensor.shape;
+    held.boxes = {piece.box};
+    struct Run {
+      std::int64_t local, global, count;
+    };
+    std::vector<Run> runs;
+    held.for_each_run([&](std::int64_t local, std::int64_t global, std::int64_t count) {
+      runs.push_back({local, global, count});
+    });
+    slice.for_each_run([&](std::int64_t local, std::int64_t global, std::int64_t count) {
+      auto run = std::ranges::lower_bound(runs, global, {}, [](const Run& r) { return r.global + r.count - 1; });
+      for (; run != runs.end() && run->global < global + count; ++run) {
+        const std::int64_t begin = std::max(global, run->global), end = std::min(global + count, run->global + run->count);
+        if (begin >= end) continue;
+        std::memcpy(out + local + (begin - global), in + run->local + (begin - run->global),
+                    static_cast<std::size_t>(end - begin) * sizeof(float));
+        copied += end - begin;
+      }
+    });
+  }
+  if (copied != slice.numel())
+    fail_user("{}: the pieces of {} hold {} of its {} elements", folder.string(), stored.name, copied, slice.numel());
+}
+
+}  // namespace
+
+std::optional<std::string> save_checkpoint(Communicator& world, const fs::path& parent, const CheckpointTarget& target,
+                                           const RunState& state, const std::string& config, const FileSystem& files) {
+  std::unique_ptr<AtomicFolder> folder;
+  std::string started;
+  if (world.rank() == 0) {
+    try {
+      if (!files.exists(parent)) fs::create_directories(parent);
+      folder = std::make_unique<AtomicFolder>(parent / fmt::format("step-{:08}", state.step), files);
+      started = folder->path().string();
+    } catch (const std::exception& error) {
+      started = fmt::format("!{}", error.what());
+    }
+  }
+  started = broadcast_text(world, started);
+  if (started.starts_with('!')) return started.substr(1);
+
+  const std::vector<Stored> tensors = stored_tensors(target);
+  const std::vector<int> owner = deal(tensors, world.size());
+  const fs::path shard = fs::path(started) / shard_name(world.rank(), world.size());
+  const std::vector<std::string> texts =
+      all_gather_text(world, encode(write_shard(shard, tensors, owner, world.rank(), files)));
+  std::vector<json> results;
+  std::string error;
+  for (const std::string& text : texts) {
+    results.push_back(json::parse(text));
+    if (error.empty()) error = results.back().at("error").get<std::string>();
+  }
+  if (world.rank() == 0 && error.empty()) {
+    try {
+      CheckpointIndex index = make_index(tensors, owner, results, target);
+      index.state = state;
+      index.config = config;
+      write_file_atomic(folder->path() / "index.json", encode_index(index), files);
+      folder->commit();
+    } catch (const std::exception& failed) {
+      error = failed.what();
+    }
+  }
+  folder.reset();
+  error = broadcast_text(world, error);
+  if (error.empty()) return std::nullopt;
+  return error;
+}
+
+CheckpointIndex load_checkpoint(const fs::path& folder, const CheckpointTarget& target) {
+  CheckpointIndex index = read_index(folder);
+  const std::vector<Stored> tensors = stored_tensors(target);
+  for (const Stored& stored : tensors) {
+    const auto found = index.tensors.find(stored.name);
+    const Shape& shape = stored.parameter->slice().global_shape;
+    if (found == index.tensors.end())
+      fail_user("{}: a checkpoint of another model: it has no tensor {} {}", folder.string(), stored.name,
+                to_string(shape));
+    if (!(found->second.shape == shape))
+      fail_user("{}: a checkpoint of another model: {} is {} there and {} here", folder.string(), stored.name,
+                to_string(found->second.shape), to_string(shape));
+  }
+  for (const auto& [name, tensor] : index.tensors)
+    if (!name.starts_with("optimizer.") && !target.parameters.find(name))
+      fail_user("{}: a checkpoint of another model: its tensor {} {} is not in this one", folder.string(), name,
+                to_string(tensor.shape));
+  PieceReader reader(folder);
+  for (const Stored& stored : tensors) read_tensor(index.tensors.at(stored.name), stored, reader, folder);
+  for (Parameter* parameter : target.parameters.all()) parameter->changed();
+  if (target.optimizer) target.optimizer->host_state().applied = index.state.applied;
+  return index;
+}
+
+std::vector<fs::path> list_checkpoints(const fs::path& parent) { return list_complete(parent, "step-"); }
+
+fs::path find_checkpoint(const fs::path& path) {
+  if (fs::exists(path / "index.json")) return path;
+  for (const fs::path& parent : {path / "checkpoints", path})
+    if (const auto all = list_checkpoints(parent); !all.empty()) return all.back();
+  if (!fs::exists(path)) fail_user("{}: no such checkpoint or run folder", path.string());
+  fail_user("{}: no checkpoint in it, expected index.json or checkpoints/step-…", path.string());
+}
+
+void prune_checkpoints(const fs::path& parent, std::int64_t keep) {
+  if (keep <= 0) return;
+  const std::vector<fs::path> all = list_checkpoints(parent);
+  for (std::size_t i = 0; i + static_cast<std::size_t>(keep) < all.size(); ++i) remove_folder_atomic(all[i]);
+}
+
+}  // namespace weft

@@ -1,0 +1,43 @@
+// Sharded checkpoints that any number of ranks can resume: each rank writes its share in parallel, one rename makes the
+// whole folder appear.
+#pragma once
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "core/io/file_system.hpp"
+#include "core/nn/parameter_store.hpp"
+#include "core/optim/optimizer.hpp"
+#include "parallel/checkpoint_index.hpp"
+#include "parallel/comm/communicator.hpp"
+
+namespace weft {
+
+/// What a checkpoint holds of a run; `optimizer` may be null when reading (evaluation, sampling).
+struct CheckpointTarget {
+  ParameterStore& parameters;
+  Optimizer* optimizer = nullptr;
+};
+
+/// Collective over `world`. Writes parent/step-NNNNNNNN. A failure on any rank (a full disk) leaves earlier checkpoints as
+/// they are, removes what was written, and is returned as one line on all ranks; nothing is returned on success.
+std::optional<std::string> save_checkpoint(Communicator& world, const std::filesystem::path& parent,
+                                           const CheckpointTarget& target, const RunState& state,
+                                           const std::string& config,
+                                           const FileSystem& files = FileSystem::posix());
+
+/// Reads parameters, and optimizer state if there is an optimizer, of this rank's slices; checksums are verified. Throws
+/// UserError when the checkpoint is damaged or of another model (names the first tensor that differs).
+CheckpointIndex load_checkpoint(const std::filesystem::path& folder, const CheckpointTarget& target);
+
+/// Complete checkpoints below `parent`, oldest first.
+std::vector<std::filesystem::path> list_checkpoints(const std::filesystem::path& parent);
+
+/// A checkpoint's folder as it is, or the latest one of a run's folder. Throws UserError when there is none.
+std::filesystem::path find_checkpoint(const std::filesystem::path& path);
+
+/// Removes all but the newest `keep` checkpoints (0: keeps all). Rank 0 calls it after a save.
+void prune_checkpoints(const std::filesystem::path& parent, std::int64_t keep);
+
+}  // namespace weft

@@ -1,0 +1,48 @@
+// Ranks laid out on named axes, outer to inner: pp (pipeline), dp (data), sp (sequence), tp (tensor). Neighbours on tp are
+// neighbours in the world, and so share a host where they can.
+#pragma once
+#include <array>
+#include <cstdint>
+#include <initializer_list>
+#include <memory>
+#include <string_view>
+
+#include "core/tensor/slice.hpp"
+#include "parallel/comm/communicator.hpp"
+
+namespace weft {
+
+std::string_view name_of(Axis axis);
+
+/// Ranks along each axis. dp = 0 stands for what the other axes leave.
+struct MeshSizes {
+  int pp = 1;
+  int dp = 0;
+  int sp = 1;
+  int tp = 1;
+};
+
+class Mesh {
+ public:
+  /// Collective over `world`, which must outlive the mesh: makes all groups in one order on all ranks. Throws UserError with
+  /// meshes that fit when the product of sizes is not the number of ranks.
+  Mesh(Communicator& world, CommLog& log, MeshSizes sizes);
+
+  int size(Axis axis) const { return sizes_[static_cast<std::size_t>(axis)]; }
+  int size(std::initializer_list<Axis> axes) const;
+  /// This rank's place along the axis.
+  int coordinate(Axis axis) const { return coordinates_[static_cast<std::size_t>(axis)]; }
+  /// The ranks that differ from this one along the axis alone, ordered by coordinate.
+  Communicator& comm(Axis axis) { return comm({axis}); }
+  /// The ranks that differ along these axes alone, in world order (outer axis slowest, whatever the order of `axes`).
+  Communicator& comm(std::initializer_list<Axis> axes);
+  Communicator& world() { return world_; }
+
+ private:
+  Communicator& world_;
+  std::array<int, axis_count> sizes_{};
+  std::array<int, axis_count> coordinates_{};
+  std::array<std::unique_ptr<Communicator>, 1 << axis_count> groups_;
+};
+
+}  // namespace weft

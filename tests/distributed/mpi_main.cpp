@@ -1,0 +1,93 @@
+// main of every program under mpirun: --ranks=N must be the size of the world; failures of all ranks are printed by rank 0 and
+// fail every rank. --direct-ranks=N sets MpiTuning::direct_ranks.
+#include <cstdio>
+#include <cstdlib>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "tests/distributed/mpi_test.hpp"
+
+namespace weft::test {
+namespace {
+
+MpiRuntime* runtime = nullptr;
+CommLog* log = nullptr;
+
+/// Notes the failures of this rank.
+class Failures : public testing::EmptyTestEventListener {
+ public:
+  void OnTestStart(const testing::TestInfo& info) override { log->set_phase(info.name()); }
+  void OnTestPartResult(const testing::TestPartResult& result) override {
+    if (!result.failed()) return;
+    const auto* info = testing::UnitTest::GetInstance()->current_test_info();
+    text += fmt::format("rank {}: {}.{}: {}:{}\n{}\n", runtime->rank(), info ? info->test_suite_name() : "",
+                        info ? info->name() : "", result.file_name() ? result.file_name() : "", result.line_number(),
+                        result.message());
+  }
+  std::string text;
+};
+
+/// Every rank's text, one after another.
+std::string gather(const std::string& own) {
+  Communicator& all = world();
+  std::int64_t longest = static_cast<std::int64_t>(own.size());
+  all.all_reduce(MutView(&longest, {1}, DType::i64), {.op = ReduceOp::max}).wait();
+  std::vector<char> mine(static_cast<std::size_t>(longest)), every(mine.size() * static_cast<std::size_t>(all.size()));
+  std::copy(own.begin(), own.end(), mine.begin());
+  all.all_gather(View(mine.data(), {longest}, DType::u8), MutView(every.data(), {all.size() * longest}, DType::u8)).wait();
+  std::string text;
+  for (const char c : every)
+    if (c != '\0') text += c;
+  return text;
+}
+
+int run(int argc, char** argv) {
+  testing::InitGoogleTest(&argc, argv);
+  const auto number = [&](std::string_view option, int otherwise) {
+    for (int i = 1; i < argc; ++i)
+      if (std::string_view(argv[i]).starts_with(option)) return std::atoi(argv[i] + option.size());
+    return otherwise;
+  };
+  const int expected = number("--ranks=", 0);
+
+  CommLog comm_log;
+  MpiOptions options;
+  options.timeout_seconds = 60;
+  options.tuning.direct_ranks = number("--direct-ranks=", options.tuning.direct_ranks);
+  options.on_failure = [](const std::string&) { runtime->abort_job(1); };
+  MpiRuntime mpi(argc, argv, comm_log, options);
+  runtime = &mpi;
+  log = &comm_log;
+  if (mpi.size() != expected) {
+    std::fprintf(stderr, "this test runs on %d ranks and found %d\n", expected, mpi.size());
+    return 1;
+  }
+  auto& listeners = testing::UnitTest::GetInstance()->listeners();
+  auto* failures = new Failures;
+  listeners.Append(failures);
+  if (mpi.rank() != 0) delete listeners.Release(listeners.default_result_printer());
+  const bool failed = RUN_ALL_TESTS() != 0;
+  if (testing::UnitTest::GetInstance()->test_to_run_count() == 0) {
+    std::fprintf(stderr, "no test matches\n");
+    return 1;
+  }
+  std::string all;
+  try {
+    all = gather(failures->text + (failed ? "\n" : ""));
+  } catch (const Error& error) {
+    std::fprintf(stderr, "%s%s\n", failures->text.c_str(), error.what());
+    mpi.abort_job(1);
+  }
+  if (mpi.rank() == 0 && !all.empty()) std::fprintf(stderr, "failures of all ranks:\n%s", all.c_str());
+  return all.empty() ? 0 : 1;
+}
+
+}  // namespace
+
+MpiRuntime& mpi() { return *runtime; }
+CommLog& comm_log() { return *log; }
+
+}  // namespace weft::test
+
+int main(int argc, char** argv) { return weft::test::run(argc, argv); }

@@ -1,0 +1,142 @@
+#include "parallel/checkpoint.hpp"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <fstream>
+
+#include "tests/unit/io/temp_folder.hpp"
+#include "tests/unit/models/tiny_model.hpp"
+
+namespace weft {
+namespace {
+
+namespace fs = std::filesystem;
+
+class CheckpointTest : public ::testing::Test {
+ protected:
+  test::TempFolder temp;
+  TinyModel tiny{tiny_config()};
+  Optimizer optimizer{AdamWSpec{}, tiny.store, *tiny.engine.memory};
+
+  fs::path save(std::int64_t step) {
+    RunState state;
+    state.step = state.applied = step;
+    state.next_sample = 7 * step;
+    state.seed = 3;
+    const auto error =
+        save_checkpoint(*tiny.world, temp.path() / "checkpoints", {tiny.store, &optimizer}, state, "model = transformer\n");
+    EXPECT_FALSE(error) << *error;
+    return list_checkpoints(temp.path() / "checkpoints").back();
+  }
+  static std::string refusal(const std::function<void()>& run) {
+    try {
+      run();
+    } catch (const UserError& error) {
+      return error.what();
+    }
+    return "";
+  }
+};
+
+TEST_F(CheckpointTest, RestoresEveryBitOfParametersOptimizerAndPosition) {
+  for (const Optimizer::Moment& moment : optimizer.moments()) {
+    float* data = moment.flat.mut().as<float>();
+    for (const ParameterStore::Place& place : tiny.store.places())
+      for (std::int64_t i = 0; i < place.count; ++i) data[place.offset + i] = static_cast<float>(place.offset + i) * 0.37f;
+  }
+  const fs::path folder = save(42);
+  EXPECT_EQ(folder.filename(), "step-00000042");
+
+  TinyModel other(tiny_config());
+  other.store.initialize(99, 1);
+  Optimizer state(AdamWSpec{}, other.store, *other.engine.memory);
+  const CheckpointIndex index = load_checkpoint(folder, {other.store, &state});
+  EXPECT_EQ(index.state.next_sample, 294);
+  EXPECT_EQ(index.state.seed, 3u);
+  EXPECT_EQ(index.config, "model = transformer\n");
+  EXPECT_EQ(index.aliases.at("head.weight"), "embed.tokens.weight");
+  const auto same = [](const Tensor& a, const Tensor& b) { return std::memcmp(a.view().data, b.view().data, a.view().bytes()) == 0; };
+  EXPECT_TRUE(same(tiny.store.flat_values(), other.store.flat_values()));
+  EXPECT_TRUE(same(optimizer.moments()[0].flat, state.moments()[0].flat));
+  EXPECT_TRUE(same(optimizer.moments()[1].flat, state.moments()[1].flat));
+  EXPECT_EQ(state.host_state().applied, 42);
+}
+
+TEST_F(CheckpointTest, AnotherModelsCheckpointNamesTheTensorThatDiffers) {
+  const fs::path folder = save(1);
+  LmConfig wider = tiny_config();
+  wider.d_ff = 64;
+  TinyModel other(wider);
+  EXPECT_THAT(refusal([&] { load_checkpoint(folder, {other.store, nullptr}); }),
+              ::testing::AllOf(::testing::HasSubstr("blocks.1.ffn.down.weight"), ::testing::HasSubstr("[32, 128]"),
+                               ::testing::HasSubstr("[32, 64]")));
+  LmConfig shallow = tiny_config();
+  shallow.layers = 1;
+  TinyModel less(shallow);
+  EXPECT_THAT(refusal([&] { load_checkpoint(folder, {less.store, nullptr}); }), ::testing::HasSubstr("blocks.1."));
+}
+
+TEST_F(CheckpointTest, EveryFlippedOrMissingByteOfTheFilesIsFound) {
+  const fs::path folder = save(1);
+  std::vector<fs::path> paths;
+  for (const auto& entry : fs::directory_iterator(folder)) paths.push_back(entry.path());
+  ASSERT_EQ(paths.size(), 2u);
+  for (const fs::path& path : paths) {
+    const auto size = static_cast<std::int64_t>(fs::file_size(path));
+    for (std::int64_t trial = 0; trial < 40; ++trial) {
+      const std::int64_t at = trial < 8 ? trial : size * trial / 40 + trial;
+      std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
+      file.seekg(at);
+      const int byte = file.get();
+      const char flipped = static_cast<char>(byte ^ 0x10);
+      // A space for another blank leaves the index's meaning as it was.
+      if (path.extension() == ".json" && (byte == ' ' || byte == '\n')) continue;
+      file.seekp(at).put(flipped).flush();
+      const std::string message = refusal([&] { load_checkpoint(folder, {tiny.store, &optimizer}); });
+      file.seekp(at).put(static_cast<char>(byte)).flush();
+      const bool padding = message.empty() && path.extension() == ".safetensors" && byte == ' ';
+      EXPECT_TRUE(!message.empty() || padding) << path << " byte " << at;
+    }
+    const std::string aside = path.string() + ".aside";
+    fs::copy_file(path, aside);
+    fs::resize_file(path, fs::file_size(path) / 2);
+    EXPECT_THAT(refusal([&] { load_checkpoint(folder, {tiny.store, &optimizer}); }), ::testing::HasSubstr(path.filename().string()));
+    fs::remove(path);
+    EXPECT_FALSE(refusal([&] { load_checkpoint(folder, {tiny.store, &optimizer}); }).empty());
+    fs::rename(aside, path);
+  }
+  load_checkpoint(folder, {tiny.store, &optimizer});
+}
+
+TEST_F(CheckpointTest, AFailedSaveLeavesTheEarlierOnesAndNoRemains) {
+  class FullDisk final : public FileSystem {
+   public:
+    void write(int, const fs::path& path, std::span<const std::byte>) const override {
+      throw IoError("write", path, ENOSPC);
+    }
+  };
+  const fs::path good = save(1);
+  RunState state;
+  state.step = 2;
+  const auto error =
+      save_checkpoint(*tiny.world, good.parent_path(), {tiny.store, &optimizer}, state, "", FullDisk());
+  ASSERT_TRUE(error);
+  EXPECT_NE(error->find("No space left"), std::string::npos) << *error;
+  EXPECT_EQ(list_checkpoints(good.parent_path()), std::vector<fs::path>{good});
+  EXPECT_EQ(std::distance(fs::directory_iterator(good.parent_path()), fs::directory_iterator()), 1);
+  load_checkpoint(good, {tiny.store, &optimizer});
+}
+
+TEST_F(CheckpointTest, PruningKeepsTheNewestAndARunFolderStandsForItsLatest) {
+  for (const std::int64_t step : {1, 2, 10}) save(step);
+  prune_checkpoints(temp.path() / "checkpoints", 2);
+  const auto left = list_checkpoints(temp.path() / "checkpoints");
+  ASSERT_EQ(left.size(), 2u);
+  EXPECT_EQ(left[0].filename(), "step-00000002");
+  EXPECT_EQ(find_checkpoint(temp.path()), left[1]);
+  EXPECT_THAT(refusal([&] { find_checkpoint(temp.path() / "nowhere"); }), ::testing::HasSubstr("nowhere"));
+}
+
+}  // namespace
+}  // namespace weft

@@ -1,0 +1,157 @@
+#include <cmath>
+#include <limits>
+
+#include "tests/unit/op_cases/run.hpp"
+
+namespace weft::test {
+namespace {
+
+struct Spec {
+  std::string name;
+  std::int64_t batch, q_len, k_len, heads, kv_heads, dim;
+  bool causal = true;
+  float p = 0;
+  std::int64_t q_begin = 0, k_begin = 0;
+  bool fused = false;        // q, k, v are slices of one projection (q_len = k_len)
+  bool with_lse = true;      // without it there is no backward
+  double scale = 1;          // of queries, to make the softmax sharp
+};
+
+constexpr std::int64_t heads_behind = 1, head_begin = 2, first_sequence = 1;
+
+struct Layout {
+  std::int64_t q, k, v, row_q, row_k;  // offsets in a row and the rows' widths
+};
+
+Layout layout_of(const Spec& s) {
+  const std::int64_t q = s.heads * s.dim, kv = s.kv_heads * s.dim;
+  if (s.fused) return {0, q, q + kv, q + 2 * kv, q + 2 * kv};
+  return {0, 0, kv, q, 2 * kv};
+}
+
+void oracle(const Spec& s, const Values& in, Values& out) {
+  const Layout at = layout_of(s);
+  const auto& q_rows = in.at(s.fused ? "qkv" : "q");
+  const auto& kv_rows = in.at(s.fused ? "qkv" : "kv");
+  const std::int64_t seq_global = std::max(s.q_begin + s.q_len, s.k_begin + s.k_len) + 1;
+  const double factor = 1 / std::sqrt(static_cast<double>(s.dim));
+  std::vector<double> scores(static_cast<std::size_t>(s.k_len));
+  for (std::int64_t b = 0; b < s.batch; ++b)
+    for (std::int64_t h = 0; h < s.heads; ++h)
+      for (std::int64_t i = 0; i < s.q_len; ++i) {
+        const std::int64_t kv = h / (s.heads / s.kv_heads);
+        const double* q = &q_rows[static_cast<std::size_t>((b * s.q_len + i) * at.row_q + at.q + h * s.dim)];
+        double* y = &out["out"][static_cast<std::size_t>(((b * s.q_len + i) * s.heads + h) * s.dim)];
+        const std::int64_t visible =
+            s.causal ? std::min(s.k_len, std::max<std::int64_t>(0, s.q_begin + i - s.k_begin + 1)) : s.k_len;
+        double highest = -std::numeric_limits<double>::infinity(), sum = 0;
+        for (std::int64_t j = 0; j < visible; ++j) {
+          const double* k = &kv_rows[static_cast<std::size_t>((b * s.k_len + j) * at.row_k + at.k + kv * s.dim)];
+          double score = 0;
+          for (std::int64_t d = 0; d < s.dim; ++d) score += q[d] * k[d];
+          scores[static_cast<std::size_t>(j)] = score * factor;
+          highest = std::max(highest, score * factor);
+        }
+        for (std::int64_t j = 0; j < visible; ++j) sum += std::exp(scores[static_cast<std::size_t>(j)] - highest);
+        for (std::int64_t d = 0; d < s.dim; ++d) y[d] = 0;
+        for (std::int64_t j = 0; j < visible; ++j) {
+          const double* v = &kv_rows[static_cast<std::size_t>((b * s.k_len + j) * at.row_k + at.v + kv * s.dim)];
+          const std::int64_t plane = (first_sequence + b) * (head_begin + s.heads + heads_behind) + head_begin + h;
+          const double keep = dropout_factor(s.p, (plane * seq_global + s.q_begin + i) * seq_global + s.k_begin + j);
+          const double p = std::exp(scores[static_cast<std::size_t>(j)] - highest) / sum * keep;
+          for (std::int64_t d = 0; d < s.dim; ++d) y[d] += p * v[d];
+        }
+        if (s.with_lse) out["lse"][static_cast<std::size_t>((b * s.heads + h) * s.q_len + i)] = highest + std::log(sum);
+      }
+}
+
+OpCase attention_case(const Spec& s) {
+  const Layout at = layout_of(s);
+  OpCase op;
+  op.name = "attention." + s.name;
+  const GradientMode mode = s.with_lse ? GradientMode::overwritten : GradientMode::none;
+  if (s.fused)
+    op.inputs = {{.name = "qkv", .shape = {s.batch, s.q_len, at.row_q}, .gradient = mode, .scale = s.scale}};
+  else
+    op.inputs = {{.name = "q", .shape = {s.batch, s.q_len, at.row_q}, .gradient = mode, .scale = s.scale},
+                 {.name = "kv", .shape = {s.batch, s.k_len, at.row_k}, .gradient = mode}};
+  op.outputs = {{.name = "out", .shape = {s.batch, s.q_len, s.heads, s.dim}}};
+  if (s.with_lse)
+    op.outputs.push_back(
+        {.name = "lse", .shape = {s.batch, s.heads, s.q_len}, .stored = Stored::f32, .differentiable = false});
+  op.oracle = [s](const Values& in, Values& out) { oracle(s, in, out); };
+
+  const auto part = [](auto view, std::int64_t batch, std::int64_t length, std::int64_t row, std::int64_t offset,
+                       std::int64_t heads, std::int64_t dim) {
+    using Byte = std::conditional_t<std::is_const_v<std::remove_pointer_t<decltype(view.data)>>, const char, char>;
+    view.data = static_cast<Byte*>(view.data) + offset * static_cast<std::int64_t>(size_of(view.dtype));
+    view.shape = {batch, length, heads, dim};
+    view.strides = {length * row, row, dim, 1};
+    return view;
+  };
+  const auto q_of = [=](auto view) { return part(view, s.batch, s.q_len, at.row_q, at.q, s.heads, s.dim); };
+  const auto k_of = [=](auto view) { return part(view, s.batch, s.k_len, at.row_k, at.k, s.kv_heads, s.dim); };
+  const auto v_of = [=](auto view) { return part(view, s.batch, s.k_len, at.row_k, at.v, s.kv_heads, s.dim); };
+  const std::string q_name = s.fused ? "qkv" : "q", kv_name = s.fused ? "qkv" : "kv";
+  AttentionSpec spec;
+  spec.causal = s.causal;
+  spec.scale = 1 / std::sqrt(static_cast<float>(s.dim));
+  spec.q_begin = s.q_begin;
+  spec.k_begin = s.k_begin;
+  spec.head_begin = head_begin;
+  spec.heads_global = head_begin + s.heads + heads_behind;
+  spec.seq_global = std::max(s.q_begin + s.q_len, s.k_begin + s.k_len) + 1;
+  spec.dropout = dropout_spec(s.p, token_map(s.q_len, spec.seq_global, s.q_begin, first_sequence), 0);
+  const auto with_key = [spec](Run& run) {
+    AttentionSpec result = spec;
+    result.dropout = run.with_key(spec.dropout);
+    return result;
+  };
+  op.forward = [=](Run& run) {
+    const View k = k_of(run.in(kv_name)), v = v_of(run.in(kv_name));
+    run.kernels().attention.forward(run.exec(), q_of(run.in(q_name)), k, v, with_key(run), run.out("out"),
+                                    s.with_lse ? run.out("lse") : MutView{});
+  };
+  if (!s.with_lse) return op;
+  op.backward = [=](Run& run) {
+    const MutView dkv = run.gradient(kv_name);
+    run.kernels().attention.backward(run.exec(), q_of(run.in(q_name)), k_of(run.in(kv_name)), v_of(run.in(kv_name)),
+                                     run.out("out"), run.out("lse"), run.cotangent("out"), with_key(run),
+                                     q_of(run.gradient(q_name)), k_of(dkv), v_of(dkv));
+  };
+  return op;
+}
+
+}  // namespace
+
+std::vector<OpCase> attention_cases() {
+  const std::vector<Spec> specs = {
+      {.name = "one", .batch = 1, .q_len = 1, .k_len = 1, .heads = 1, .kv_heads = 1, .dim = 1},
+      {.name = "tiny", .batch = 2, .q_len = 3, .k_len = 3, .heads = 2, .kv_heads = 2, .dim = 4},
+      {.name = "full", .batch = 1, .q_len = 9, .k_len = 9, .heads = 2, .kv_heads = 2, .dim = 5, .causal = false},
+      {.name = "fused", .batch = 2, .q_len = 19, .k_len = 19, .heads = 3, .kv_heads = 3, .dim = 16, .fused = true},
+      {.name = "fused_grouped", .batch = 2, .q_len = 21, .k_len = 21, .heads = 4, .kv_heads = 2, .dim = 17, .fused = true},
+      {.name = "one_key_value_head", .batch = 1, .q_len = 18, .k_len = 18, .heads = 5, .kv_heads = 1, .dim = 8},
+      {.name = "dropout", .batch = 2, .q_len = 13, .k_len = 13, .heads = 2, .kv_heads = 1, .dim = 8, .p = 0.3f, .fused = true},
+      {.name = "dropout_full", .batch = 1, .q_len = 70, .k_len = 67, .heads = 2, .kv_heads = 2, .dim = 8, .causal = false, .p = 0.3f},
+      {.name = "decode", .batch = 2, .q_len = 1, .k_len = 150, .heads = 4, .kv_heads = 2, .dim = 20, .q_begin = 149},
+      {.name = "decode_without_lse", .batch = 1, .q_len = 1, .k_len = 33, .heads = 2, .kv_heads = 2, .dim = 64, .q_begin = 32, .with_lse = false},
+      {.name = "continued", .batch = 1, .q_len = 5, .k_len = 40, .heads = 2, .kv_heads = 1, .dim = 12, .q_begin = 35},
+      {.name = "keys_of_an_earlier_rank", .batch = 1, .q_len = 20, .k_len = 30, .heads = 2, .kv_heads = 2, .dim = 8, .q_begin = 100, .k_begin = 40},
+      {.name = "some_see_no_key", .batch = 1, .q_len = 30, .k_len = 20, .heads = 2, .kv_heads = 2, .dim = 8, .q_begin = 10, .k_begin = 21},
+      {.name = "no_query_sees_a_key", .batch = 1, .q_len = 4, .k_len = 6, .heads = 1, .kv_heads = 1, .dim = 8, .k_begin = 10},
+      {.name = "dropout_with_offsets", .batch = 2, .q_len = 11, .k_len = 23, .heads = 2, .kv_heads = 1, .dim = 8, .p = 0.3f, .q_begin = 17, .k_begin = 6},
+      {.name = "one_tile", .batch = 1, .q_len = 64, .k_len = 64, .heads = 1, .kv_heads = 1, .dim = 64, .fused = true},
+      {.name = "tiles_and_one", .batch = 1, .q_len = 129, .k_len = 129, .heads = 2, .kv_heads = 1, .dim = 32, .fused = true},
+      {.name = "sharp", .batch = 1, .q_len = 90, .k_len = 90, .heads = 1, .kv_heads = 1, .dim = 16, .scale = 8},
+      {.name = "wide_head", .batch = 1, .q_len = 40, .k_len = 40, .heads = 1, .kv_heads = 1, .dim = 256},
+      {.name = "odd_wide_head", .batch = 1, .q_len = 30, .k_len = 75, .heads = 2, .kv_heads = 2, .dim = 113, .causal = false},
+      {.name = "large", .batch = 1, .q_len = 200, .k_len = 200, .heads = 2, .kv_heads = 1, .dim = 48, .p = 0.3f, .fused = true},
+      {.name = "unaligned_tiles", .batch = 1, .q_len = 150, .k_len = 170, .heads = 3, .kv_heads = 3, .dim = 24, .q_begin = 25, .k_begin = 7},
+  };
+  std::vector<OpCase> cases;
+  for (const Spec& spec : specs) cases.push_back(attention_case(spec));
+  return cases;
+}
+
+}  // namespace weft::test
