@@ -77,6 +77,9 @@ void check_host(std::vector<Finding>& findings, const HostFacts& host, std::size
   if (host.limits.cpus && *host.limits.cpus < cores - 0.01)
     add(findings, fmt::format("the control group grants {:.3g} CPUs of {:.0f} cores", *host.limits.cpus, cores),
         fmt::format("compute with at most {:.0f} threads over all ranks", std::max(1.0, *host.limits.cpus)));
+  if (host.load > 0.5 * cores)
+    add(findings, fmt::format("this host is busy: {:.1f} processes on {:.0f} cores in the last minute", host.load, cores),
+        "what was measured above, and training beside them, is slower than the machine");
   if (host.starters.empty()) add(findings, "no mpirun, mpiexec or srun is in PATH", "install Open MPI or load its module");
   if (host.slurm_job && !host.srun_pmix)
     add(findings, "this Slurm's srun has no pmix: ranks that it starts would each be alone",
@@ -111,6 +114,7 @@ json to_json(const HostFacts& host) {
                  {"gpus", gpus},
                  {"shared_memory_bytes", host.shared_memory_bytes},
                  {"starters", host.starters},
+                 {"load", host.load},
                  {"governor", host.governor}};
   if (host.limits.cpus) result["group_cpus"] = *host.limits.cpus;
   if (host.limits.memory_bytes) result["group_memory_bytes"] = *host.limits.memory_bytes;

@@ -17,6 +17,7 @@ struct HostFacts {
   Topology topology;
   GroupLimits limits;
   std::vector<std::string> isa;       ///< of the processor's flags those that kernels use
+  double load = 0;                    ///< processes that computed or waited for a core, mean of the last minute
   std::string governor;               ///< of CPU 0; empty: not said
   std::uint64_t shared_memory_bytes = 0;  ///< free in /dev/shm
   std::vector<std::string> starters;  ///< paths of mpirun, mpiexec and srun

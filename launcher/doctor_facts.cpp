@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <array>
 #include <fstream>
+#include <memory>
 #include <sstream>
 
 #include "launcher/doctor.hpp"
@@ -104,6 +105,7 @@ HostFacts read_host_facts() {
   facts.topology = read_topology();
   facts.limits = read_group_limits();
   facts.isa = processor_flags();
+  std::istringstream(first_line("/proc/loadavg")) >> facts.load;
   facts.governor = first_line("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor");
   struct statvfs shared{};
   if (::statvfs("/dev/shm", &shared) == 0) facts.shared_memory_bytes = std::uint64_t{shared.f_bavail} * shared.f_frsize;

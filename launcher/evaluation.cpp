@@ -8,18 +8,18 @@
 
 namespace weft {
 
-std::optional<EvaluationResult> evaluate(Session& session, const LanguageModel& model, const EvalWindows& windows,
+std::optional<EvaluationResult> evaluate(const Worker& worker, const LanguageModel& model, const EvalWindows& windows,
                                          const EvaluationOptions& options, const std::function<bool()>& stop,
                                          const std::function<void(std::int64_t, std::int64_t)>& progress) {
-  Communicator& replicas = session.mesh().comm({Axis::dp, Axis::sp});
-  Allocator& memory = session.engine().memory();
+  Communicator& replicas = worker.mesh.comm({Axis::dp, Axis::sp});
+  Allocator& memory = worker.engine.memory();
   Batch batch;
   windows.fill(0, 1, batch);
   const std::int64_t seq = batch.seq, round = options.micro_batch * replicas.size();
   std::int64_t count = windows.count();
   if (options.max_targets > 0) count = std::min(count, (options.max_targets + seq - 1) / seq);
 
-  OpContext cx{session.engine().exec(), nullptr, options.compute, {}, nullptr};
+  OpContext cx{worker.engine.exec(), nullptr, options.compute, {}, nullptr};
   cx.tokens = {0, seq, seq, {0, 0}, seq};
   const Tensor sums = Tensor::empty(memory, {3}, DType::f64, MemoryUse::workspace);  // loss, targets, stop
   double* sum = sums.mut().as<double>();

@@ -24,7 +24,7 @@ struct EvaluationResult {
 
 /// Collective over the data-parallel ranks. `stop` is polled: when it is true on any rank, all give up and nothing is
 /// returned. `progress` (may be empty) gets windows done and windows in all.
-std::optional<EvaluationResult> evaluate(Session& session, const LanguageModel& model, const EvalWindows& windows,
+std::optional<EvaluationResult> evaluate(const Worker& worker, const LanguageModel& model, const EvalWindows& windows,
                                          const EvaluationOptions& options, const std::function<bool()>& stop,
                                          const std::function<void(std::int64_t, std::int64_t)>& progress = {});
 

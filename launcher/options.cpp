@@ -1,10 +1,14 @@
 #include "launcher/options.hpp"
 
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <boost/program_options.hpp>
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <sstream>
 
@@ -264,7 +268,19 @@ void resolve(Options& o) {
   if (o.schedule.warmup < 0) o.schedule.warmup = std::min<std::int64_t>(100, o.train.steps / 10);
 }
 
+// Said before any rank is started; the folder itself is made by the run.
+void check_output(const std::string& out) {
+  std::error_code error;
+  std::filesystem::path place = std::filesystem::absolute(out);
+  while (!std::filesystem::exists(place, error) && place.has_relative_path()) place = place.parent_path();
+  if (!std::filesystem::is_directory(place, error))
+    fail_user("--out: found `{}`, but {} is not a folder; a folder that can be made or written would be right", out, place.string());
+  if (::access(place.c_str(), W_OK | X_OK) != 0)
+    fail_user("--out: found `{}`, but {} cannot be written: {}", out, place.string(), std::strerror(errno));
+}
+
 void check_needed(const Options& o) {
+  if (o.command == "train" || o.command == "demo") check_output(o.run.out);
   if (o.command == "train" && o.data.data.empty())
     fail_user("--data is missing: `weft train --data FILE` needs a text file or token files to train on");
   if (o.command == "prepare" && o.data.data.empty()) fail_user("FILE is missing: `weft prepare --out DIR FILE...`");

@@ -58,6 +58,7 @@ ExitStatus with_ranks(const Options& options, const std::function<ExitStatus(Mpi
   MpiRuntime* runtime = nullptr;
   MpiOptions mpi_options;
   mpi_options.timeout_seconds = options.run.timeout;
+  if (const auto plan = environment("WEFT_TEST_COMM")) mpi_options.test_plan = parse_test_plan(*plan);
   mpi_options.on_failure = [&runtime](const std::string&) {
     if (runtime) runtime->abort_job(static_cast<int>(ExitStatus::failed));
   };

@@ -33,6 +33,13 @@ class Engine {
   double rate_ = 0;
 };
 
+/// One rank's device, its place among the others, and what it reports: what a step and an evaluation run on.
+struct Worker {
+  Engine& engine;
+  Mesh& mesh;
+  CommLog& log;
+};
+
 class Session {
  public:
   /// Throws UserError on a mesh that does not fit the ranks.
@@ -43,6 +50,7 @@ class Session {
   Communicator& world() { return mpi_.world(); }
   Mesh& mesh() { return mesh_; }
   Engine& engine() { return engine_; }
+  Worker worker() { return {engine_, mesh_, log_}; }
   bool main_rank() const { return mpi_.rank() == 0; }
 
  private:

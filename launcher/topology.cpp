@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <hwloc.h>
 #include <sched.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
@@ -75,8 +76,7 @@ Topology read_topology() {
     core.numa = std::max(0, hwloc_bitmap_first(object->nodeset));
     if (!core.cpus.empty()) result.cores.push_back(core);
   }
-  const hwloc_obj_t machine = hwloc_get_root_obj(topology);
-  result.memory_bytes = machine->total_memory;
+  result.memory_bytes = static_cast<std::uint64_t>(::sysconf(_SC_PHYS_PAGES)) * static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
   const hwloc_obj_t package = hwloc_get_obj_by_type(topology, HWLOC_OBJ_PACKAGE, 0);
   const char* model = package ? hwloc_obj_get_info_by_name(package, "CPUModel") : nullptr;
   result.cpu_model = model ? model : "unknown processor";

@@ -59,7 +59,7 @@ Trainer::Trainer(const Options& options, Session& session) : options_(options), 
   step.compute = compute_;
   step.buckets = {static_cast<std::size_t>(options.layout.bucket_mb * 1048576.0),
                   options.layout.grad_wire == WireChoice::bf16 ? Wire::bf16 : Wire::native};
-  training_ = std::make_unique<TrainingStep>(session, *built_, *optimizer_, *sampler_, step);
+  training_ = std::make_unique<TrainingStep>(session.worker(), *built_, *optimizer_, *sampler_, step);
 }
 
 Trainer::~Trainer() = default;
@@ -205,7 +205,7 @@ void Trainer::validate() {
   const double begin = seconds_now();
   const EvaluationOptions options{micro_batch_, options_.train.valid_tokens, compute_};
   const auto result =
-      evaluate(session_, *built_->model, *valid_, options, [] { return stop_signal() != 0; });
+      evaluate(session_.worker(), *built_->model, *valid_, options, [] { return stop_signal() != 0; });
   if (!result) {
     stopping_ = true;
     return;

@@ -16,11 +16,11 @@ DeviceBatch::DeviceBatch(Allocator& memory, const Batch& batch, std::int64_t fir
   std::memcpy(weights.mut().data, batch.weights.data() + at, weights.view().bytes());
 }
 
-TrainingStep::TrainingStep(Session& session, BuiltModel& built, Optimizer& optimizer, const Sampler& sampler,
+TrainingStep::TrainingStep(const Worker& worker, BuiltModel& built, Optimizer& optimizer, const Sampler& sampler,
                            StepOptions options)
-    : session_(session), built_(built), optimizer_(optimizer), sampler_(sampler), options_(options),
-      replicas_(session.mesh().comm({Axis::dp, Axis::sp})), buckets_(built.store, replicas_, options.buckets) {
-  Allocator& memory = session.engine().memory();
+    : worker_(worker), built_(built), optimizer_(optimizer), sampler_(sampler), options_(options),
+      replicas_(worker.mesh.comm({Axis::dp, Axis::sp})), buckets_(built.store, replicas_, options.buckets) {
+  Allocator& memory = worker.engine.memory();
   const auto sites = static_cast<std::int64_t>(built.model->dropout_sites());
   dropout_keys_ = Tensor::empty(memory, {std::max<std::int64_t>(1, sites) * std::int64_t{sizeof(PhiloxKey)}}, DType::u8,
                                 MemoryUse::workspace);
@@ -36,29 +36,29 @@ void TrainingStep::draw_dropout_keys(std::int64_t step) {
 }
 
 double TrainingStep::forward_backward(std::int64_t first, std::int64_t count, double total_weight, MicroBatch kind) {
-  ExecContext& exec = session_.engine().exec();
-  const std::int64_t local = options_.batch / session_.mesh().size(Axis::dp);
-  const DeviceBatch device(session_.engine().memory(), batch_, first, count);
+  ExecContext& exec = worker_.engine.exec();
+  const std::int64_t local = options_.batch / worker_.mesh.size(Axis::dp);
+  const DeviceBatch device(worker_.engine.memory(), batch_, first, count);
   OpContext cx{exec, &tape_, options_.compute, {}, nullptr};
-  cx.tokens = {session_.mesh().coordinate(Axis::dp) * local + first, options_.seq, options_.seq, {0, 0}, options_.seq};
+  cx.tokens = {worker_.mesh.coordinate(Axis::dp) * local + first, options_.seq, options_.seq, {0, 0}, options_.seq};
   cx.dropout_keys = static_cast<const PhiloxKey*>(dropout_keys_.view().data);
   tape_.begin(kind);
-  session_.log().set_phase("forward");
+  worker_.log.set_phase("forward");
   const ops::CrossEntropy loss = built_.model->loss(
       cx, device.tokens, {device.targets.view(), device.weights.view(), static_cast<float>(1.0 / total_weight)});
-  session_.log().set_phase("backward");
+  worker_.log.set_phase("backward");
   tape_.backward(exec, loss.loss);
   flops_ += tape_.ledger().totals(Pass::forward).flops + tape_.ledger().totals(Pass::backward).flops;
   return *loss.loss.view().as<double>();
 }
 
 StepResult TrainingStep::run(std::int64_t step, std::int64_t first_sample, double lr, bool stop) {
-  ExecContext& exec = session_.engine().exec();
+  ExecContext& exec = worker_.engine.exec();
   const KernelTable& kernels = exec.kernels();
-  const std::int64_t local = options_.batch / session_.mesh().size(Axis::dp);
-  session_.log().set_step(step);
-  session_.log().set_phase("data");
-  sampler_.fill(first_sample + session_.mesh().coordinate(Axis::dp) * local, local, batch_);
+  const std::int64_t local = options_.batch / worker_.mesh.size(Axis::dp);
+  worker_.log.set_step(step);
+  worker_.log.set_phase("data");
+  sampler_.fill(first_sample + worker_.mesh.coordinate(Axis::dp) * local, local, batch_);
   double* weight_sum = weight_sum_.mut().as<double>();
   *weight_sum = std::accumulate(batch_.weights.begin(), batch_.weights.end(), 0.0);
   Work weights = replicas_.all_reduce(weight_sum_.mut());
@@ -81,12 +81,12 @@ StepResult TrainingStep::run(std::int64_t step, std::int64_t first_sample, doubl
   }
   Work shared = replicas_.all_reduce(scalars_.mut());
   finish_unused(exec, built_.store.all());
-  session_.log().set_phase("gradients");
+  worker_.log.set_phase("gradients");
   buckets_.finish();
   kernels.elementwise.dot(exec, built_.store.flat_grads().view(), built_.store.flat_grads().view(), Write::overwrite,
                           sum_of_squares_.mut());
   shared.wait();
-  session_.log().set_phase("optimizer");
+  worker_.log.set_phase("optimizer");
   optimizer_.step(exec, sum_of_squares_.view(), scalars_.view().slice(0, 1), options_.clip);
   return {scalars[0], state.grad_norm, state.skip != 0, scalars[1] > 0, flops_};
 }

@@ -30,7 +30,7 @@ struct StepResult {
 
 class TrainingStep {
  public:
-  TrainingStep(Session& session, BuiltModel& built, Optimizer& optimizer, const Sampler& sampler, StepOptions options);
+  TrainingStep(const Worker& worker, BuiltModel& built, Optimizer& optimizer, const Sampler& sampler, StepOptions options);
 
   /// Step 1, 2, …; samples [first_sample, first_sample + batch). `stop` of any rank reaches all in the result.
   StepResult run(std::int64_t step, std::int64_t first_sample, double lr, bool stop);
@@ -42,7 +42,7 @@ class TrainingStep {
   double forward_backward(std::int64_t first, std::int64_t count, double total_weight, MicroBatch kind);
   void draw_dropout_keys(std::int64_t step);
 
-  Session& session_;
+  Worker worker_;
   BuiltModel& built_;
   Optimizer& optimizer_;
   const Sampler& sampler_;

@@ -92,7 +92,7 @@ Mesh::Mesh(Communicator& world, CommLog& log, MeshSizes sizes) : world_(world), 
     const Priority priority = mask >> dp & 1 ? Priority::bulk : Priority::urgent;
     if (name.empty()) name = "self";
     if (trivial)
-      groups_[mask] = make_self_communicator(log, name);
+      groups_[mask] = make_self_communicator(log, name, world.members()[static_cast<std::size_t>(world.rank())]);
     else
       groups_[mask] = world.split(color, world.rank(), name, priority);
   }

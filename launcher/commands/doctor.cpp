@@ -151,12 +151,14 @@ ExitStatus run_doctor(const Options& options) {
     print_all(options, host, planned_ranks(host), true, measure(options, 1));
     return ExitStatus::done;
   }
+  // Before this rank is bound to its part of the host.
+  const HostFacts host = read_host_facts();
   return with_ranks(options, [&](MpiRuntime& mpi, CommLog&) {
     const RankFacts own = read_rank_facts(rank);
     const std::vector<RankFacts> ranks = gather(mpi.world(), own);
     Rates rates = measure(options, mpi.local_size());
     if (mpi.size() > 1) rates.all_reduce_gb_per_s = all_reduce_rate(mpi.world());
-    if (mpi.rank() == 0) print_all(options, read_host_facts(), ranks, false, rates);
+    if (mpi.rank() == 0) print_all(options, host, ranks, false, rates);
     return ExitStatus::done;
   });
 }

@@ -34,7 +34,7 @@ ExitStatus eval_checkpoint(const Options& options, MpiRuntime& mpi, CommLog& log
   how.micro_batch = std::max<std::int64_t>(1, 1024 / saved.trained.train.seq);
   how.max_targets = options.train.valid_tokens;
   how.compute = session.engine().compute(options.run.dtype);
-  const auto result = evaluate(session, *saved.built->model, windows, how, [] { return stop_signal() != 0; });
+  const auto result = evaluate(session.worker(), *saved.built->model, windows, how, [] { return stop_signal() != 0; });
   if (!result) return ExitStatus::stopped;
   if (!session.main_rank()) return ExitStatus::done;
   if (options.run.json) {

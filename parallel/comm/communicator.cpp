@@ -33,16 +33,12 @@ void copy_alone(View input, MutView output) {
 }  // namespace
 
 Communicator::Communicator(std::unique_ptr<Transport> transport, CommLog& log, std::string name, Priority priority)
-    : transport_(std::move(transport)), log_(log), name_(std::move(name)), priority_(priority) {
-  if (transport_) {
-    rank_ = transport_->rank();
-    members_ = transport_->members();
-    size_ = static_cast<int>(members_.size());
-  } else {
-    members_ = {0};
-  }
-  record_ = std::make_shared<GroupRecord>(name_, members_);
-}
+    : transport_(std::move(transport)), log_(log), name_(std::move(name)), priority_(priority),
+      rank_(transport_->rank()), size_(static_cast<int>(transport_->members().size())), members_(transport_->members()),
+      record_(std::make_shared<GroupRecord>(name_, members_)) {}
+
+Communicator::Communicator(int world_rank, CommLog& log, std::string name)
+    : log_(log), name_(std::move(name)), priority_(Priority::urgent), members_({world_rank}) {}
 
 Communicator::~Communicator() = default;
 
@@ -187,11 +183,7 @@ void Communicator::check_wire(DType dtype, const ReduceOptions& options) const {
 }
 
 std::unique_ptr<Communicator> Communicator::split(int color, int key, std::string name, Priority priority) {
-  if (!transport_) {
-    auto alone = std::make_unique<Communicator>(nullptr, log_, std::move(name), priority);
-    alone->members_ = members_;
-    return alone;
-  }
+  if (!transport_) return make_self_communicator(log_, std::move(name), members_.front());
   struct Choice {
     std::int32_t color, key, context;
   };
@@ -211,17 +203,14 @@ std::unique_ptr<Communicator> Communicator::split(int color, int key, std::strin
   std::sort(ordered.begin(), ordered.end());
   std::vector<int> group;
   for (const auto& [order, member] : ordered) group.push_back(member);
-  if (group.size() == 1) {
-    auto alone = std::make_unique<Communicator>(nullptr, log_, std::move(name), priority);
-    alone->members_ = {members_[static_cast<std::size_t>(rank_)]};
-    return alone;
-  }
+  if (group.size() == 1)
+    return make_self_communicator(log_, std::move(name), members_[static_cast<std::size_t>(rank_)]);
   auto transport = transport_->subgroup(group, context, name);
   return std::make_unique<Communicator>(std::move(transport), log_, std::move(name), priority);
 }
 
-std::unique_ptr<Communicator> make_self_communicator(CommLog& log, std::string name) {
-  return std::make_unique<Communicator>(nullptr, log, std::move(name), Priority::urgent);
+std::unique_ptr<Communicator> make_self_communicator(CommLog& log, std::string name, int world_rank) {
+  return std::make_unique<Communicator>(world_rank, log, std::move(name));
 }
 
 }  // namespace weft

@@ -24,8 +24,9 @@ struct ReduceOptions {
 /// Groups of one rank and counts of zero cost nothing. Wrong arguments throw Error before anything is sent.
 class Communicator {
  public:
-  /// `transport` is null for a group of this rank alone.
   Communicator(std::unique_ptr<Transport> transport, CommLog& log, std::string name, Priority priority);
+  /// A group of this rank alone.
+  Communicator(int world_rank, CommLog& log, std::string name);
   ~Communicator();
   Communicator(const Communicator&) = delete;
   Communicator& operator=(const Communicator&) = delete;
@@ -77,7 +78,7 @@ class Communicator {
   std::map<std::pair<int, int>, std::uint64_t> received_;
 };
 
-/// A group of this rank alone.
-std::unique_ptr<Communicator> make_self_communicator(CommLog& log, std::string name = "self");
+/// A group of this rank alone, which has `world_rank` in the world.
+std::unique_ptr<Communicator> make_self_communicator(CommLog& log, std::string name = "self", int world_rank = 0);
 
 }  // namespace weft

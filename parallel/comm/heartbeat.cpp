@@ -229,10 +229,13 @@ std::optional<std::string> HeartbeatMonitor::stuck_ranks(double now) const {
   // By missing rank: the first that waits for it. A missing rank that itself waits in another collective is a cause only if
   // no rank is missing that waits for nobody.
   std::map<int, Absence> idle, elsewhere;
+  // What a rank does now is not known when it has not been heard for a while; if it stays silent, that is the report.
+  const auto unknown = [&](const Seen& seen) { return now - seen.heard > timeout_ / 2; };
   for (const auto& seen : seen_) {
     const double stalled = seen.beat.stalled_seconds + (now - seen.heard);
-    if (!seen.any || !seen.beat.in_collective || stalled <= timeout_) continue;
+    if (!seen.any || !seen.beat.in_collective || stalled <= timeout_ || unknown(seen)) continue;
     for (const int missing : missing_from(seen.beat)) {
+      if (unknown(seen_[static_cast<std::size_t>(missing)])) continue;
       const auto& [beat, heard, any] = seen_[static_cast<std::size_t>(missing)];
       if (!beat.in_collective)
         idle.try_emplace(missing, Absence{&seen.beat, stalled});

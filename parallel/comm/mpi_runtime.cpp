@@ -88,8 +88,9 @@ MpiRuntime::MpiRuntime(int& argc, char**& argv, CommLog& log, MpiOptions options
   }
   impl_ = std::make_unique<Impl>(log, options, places_);
   impl_->finalize_seconds = options.finalize_seconds;
-  std::unique_ptr<Transport> transport;
-  if (size > 1) {
+  if (size == 1) {
+    world_ = make_self_communicator(log, "world");
+  } else {
     std::vector<int> members(static_cast<std::size_t>(size));
     std::iota(members.begin(), members.end(), 0);
     const auto group = [&](int context) {
@@ -102,10 +103,11 @@ MpiRuntime::MpiRuntime(int& argc, char**& argv, CommLog& log, MpiOptions options
     };
     impl_->all = group(alive_context);
     impl_->engine->reserve_context(alive_context);
-    transport = std::make_unique<MpiTransport>(*impl_->engine, places_, group(impl_->engine->free_context()));
+    std::unique_ptr<Transport> transport =
+        std::make_unique<MpiTransport>(*impl_->engine, places_, group(impl_->engine->free_context()));
     if (!options.test_plan.empty()) transport = make_test_transport(std::move(transport), options.test_plan, "world");
+    world_ = std::make_unique<Communicator>(std::move(transport), log, "world", Priority::urgent);
   }
-  world_ = std::make_unique<Communicator>(std::move(transport), log, "world", Priority::urgent);
 }
 
 MpiRuntime::~MpiRuntime() {

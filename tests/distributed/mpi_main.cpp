@@ -17,15 +17,19 @@ CommLog* log = nullptr;
 /// Notes the failures of this rank.
 class Failures : public testing::EmptyTestEventListener {
  public:
-  void OnTestStart(const testing::TestInfo& info) override { log->set_phase(info.name()); }
+  void OnTestStart(const testing::TestInfo& info) override {
+    name_ = fmt::format("{}.{}", info.test_suite_name(), info.name());
+    log->set_phase(info.name());
+  }
   void OnTestPartResult(const testing::TestPartResult& result) override {
     if (!result.failed()) return;
-    const auto* info = testing::UnitTest::GetInstance()->current_test_info();
-    text += fmt::format("rank {}: {}.{}: {}:{}\n{}\n", runtime->rank(), info ? info->test_suite_name() : "",
-                        info ? info->name() : "", result.file_name() ? result.file_name() : "", result.line_number(),
-                        result.message());
+    text += fmt::format("rank {}: {}: {}:{}\n{}\n", runtime->rank(), name_,
+                        result.file_name() ? result.file_name() : "", result.line_number(), result.message());
   }
   std::string text;
+
+ private:
+  std::string name_;  ///< asking GoogleTest for it here would lock its mutex again
 };
 
 /// Every rank's text, one after another.

@@ -7,7 +7,7 @@
 namespace weft::cpu::WEFT_ISA {
 namespace {
 
-constexpr std::int64_t resident_floats = 1 << 20;  // of packed queries; each of four packings
+constexpr std::int64_t resident_floats = 1 << 18;  // of packed queries; each of four packings
 
 // One packed query tile.
 struct Queries {

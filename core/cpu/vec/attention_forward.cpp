@@ -5,7 +5,7 @@
 namespace weft::cpu::WEFT_ISA {
 namespace {
 
-constexpr std::int64_t resident_floats = 1 << 20;  // of packed keys, and as many of values
+constexpr std::int64_t resident_floats = 1 << 18;  // of packed keys, and as many of values
 
 struct Buffers {
   float *query, *score, *out, *factor, *keys, *values;

@@ -39,12 +39,13 @@ WEFT_INLINE Vec gelu_tanh(Vec x) {
   return x * reciprocal(splat(1.0f) + exp2(bounded));
 }
 
+/// The value after rounding to bf16 (to nearest, ties to even; a NaN stays one), without leaving f32.
 template <Round round>
 WEFT_INLINE Vec rounded(Vec v) {
-  if constexpr (round == Round::bf16)
-    return rounded_to(v, static_cast<const Half*>(nullptr));
-  else
-    return v;
+  if constexpr (round == Round::none) return v;
+  const VecU word = reinterpret_cast<VecU>(v);
+  const Vec nearest = reinterpret_cast<Vec>((word + 0x7fffu + ((word >> 16) & 1u)) & 0xffff0000u);
+  return v == v ? nearest : v;
 }
 
 void pack_tile_by_row(Elem elem, const void* a, std::int64_t stride, std::int64_t rows, std::int64_t k, float* tile);

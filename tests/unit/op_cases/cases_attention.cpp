@@ -146,6 +146,8 @@ std::vector<OpCase> attention_cases() {
       {.name = "sharp", .batch = 1, .q_len = 90, .k_len = 90, .heads = 1, .kv_heads = 1, .dim = 16, .scale = 8},
       {.name = "wide_head", .batch = 1, .q_len = 40, .k_len = 40, .heads = 1, .kv_heads = 1, .dim = 256},
       {.name = "odd_wide_head", .batch = 1, .q_len = 30, .k_len = 75, .heads = 2, .kv_heads = 2, .dim = 113, .causal = false},
+      {.name = "more_keys_than_stay_packed", .batch = 1, .q_len = 2, .k_len = 1100, .heads = 4, .kv_heads = 2, .dim = 256, .causal = false},
+      {.name = "more_queries_than_stay_packed", .batch = 1, .q_len = 600, .k_len = 70, .heads = 2, .kv_heads = 1, .dim = 225, .causal = false},
       {.name = "large", .batch = 1, .q_len = 200, .k_len = 200, .heads = 2, .kv_heads = 1, .dim = 48, .p = 0.3f, .fused = true},
       {.name = "unaligned_tiles", .batch = 1, .q_len = 150, .k_len = 170, .heads = 3, .kv_heads = 3, .dim = 24, .q_begin = 25, .k_begin = 7},
   };

@@ -1,0 +1,190 @@
+// Wrong input: status 2, one line that names what is wrong, nothing written.
+#include <gmock/gmock.h>
+
+#include <fstream>
+#include <sstream>
+
+#include "run_weft.hpp"
+
+namespace weft::test {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::SizeIs;
+
+using Words = std::vector<std::string>;
+
+const Words tiny = {"--layers", "1", "--d-model", "32", "--heads", "2", "--seq", "16", "--batch", "4", "--steps", "2"};
+
+std::string text() {
+  std::string result;
+  for (int i = 0; i < 400; ++i) result += "the quick brown fox jumps over line " + std::to_string(i) + "\n";
+  return result;
+}
+
+struct BadInput {
+  std::string name;
+  Words arguments;  ///< DIR stands for a temporary folder
+  Words parts;      ///< all must stand in the line
+};
+
+std::ostream& operator<<(std::ostream& stream, const BadInput& input) { return stream << input.name; }
+
+Words in_folder(const Words& words, const TemporaryFolder& folder) {
+  Words result;
+  for (std::string word : words) {
+    if (const std::size_t at = word.find("DIR"); at != std::string::npos) word.replace(at, 3, folder.path().string());
+    result.push_back(word);
+  }
+  return result;
+}
+
+void expect_one_line(const Outcome& outcome, const Words& parts) {
+  EXPECT_EQ(outcome.status, 2) << outcome.err;
+  EXPECT_THAT(outcome.lines(), SizeIs(1)) << outcome.err;
+  for (const std::string& part : parts) EXPECT_THAT(outcome.err, HasSubstr(part));
+  EXPECT_EQ(outcome.out, "");
+}
+
+class BadInputTest : public testing::TestWithParam<BadInput> {};
+
+TEST_P(BadInputTest, EndsWith2AndOneLineAndWritesNothing) {
+  const TemporaryFolder folder;
+  folder.write("data.txt", text());
+  folder.write("empty.txt", "");
+  folder.write("short.txt", "abc");
+  folder.write("odd.bin", "abc");
+  folder.write("large.bin", std::string("\x01\x00\xff\xff\x01\x00\x02\x00", 8) + std::string(400, '\0'));
+  folder.write("file", "x");
+  const Words before = folder.entries();
+  expect_one_line(run_weft(in_folder(GetParam().arguments, folder)), in_folder(GetParam().parts, folder));
+  EXPECT_EQ(folder.entries(), before);
+}
+
+Words train(const Words& more, const std::string& data = "DIR/data.txt") {
+  Words words = {"train", "--data", data, "--out", "DIR/out"};
+  words.insert(words.end(), tiny.begin(), tiny.end());
+  for (std::size_t i = 0; i < more.size(); ++i) {
+    // What a row says replaces the tiny model's value.
+    const auto same = std::ranges::find(words, more[i]);
+    if (same != words.end() && more[i].starts_with("--") && i + 1 < more.size()) {
+      *(same + 1) = more[++i];
+      continue;
+    }
+    words.push_back(more[i]);
+  }
+  return words;
+}
+
+Words launched(const Words& words) {
+  Words result = {"launch", "-n", "2", "--"};
+  result.insert(result.end(), words.begin(), words.end());
+  return result;
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Table, BadInputTest,
+    testing::Values(
+        BadInput{"UnknownCommand", {"tarin"}, {"unknown command `tarin`", "did you mean `weft train`?"}},
+        BadInput{"UnknownOption", train({"--stpes", "2"}), {"--stpes", "did you mean --steps?"}},
+        BadInput{"BadValue", train({"--steps", "many"}), {"--steps", "`many`", "whole number"}},
+        BadInput{"MissingData", train({}, "DIR/no.txt"), {"DIR/no.txt"}},
+        BadInput{"EmptyData", train({}, "DIR/empty.txt"), {"DIR/empty.txt", "empty"}},
+        BadInput{"ShortData", train({}, "DIR/short.txt"), {"short"}},
+        BadInput{"TornTokens", train({}, "DIR/odd.bin"), {"DIR/odd.bin"}},
+        BadInput{"TokenOutsideTheVocabulary", train({"--vocab", "300", "--data-format", "u16"}, "DIR/large.bin"),
+                 {"--vocab", "300", "65536"}},
+        BadInput{"HeadsAndWidth", train({"--heads", "3"}), {"--heads", "3", "32"}},
+        BadInput{"BatchAndRanks", launched(train({"--batch", "3"})), {"batch", "3", "2"}},
+        BadInput{"LayoutAndRanks", launched(train({"--dp", "3"})), {"dp", "3", "2"}},
+        BadInput{"OutputIsAFile", train({"--out", "DIR/file"}), {"--out", "DIR/file"}},
+        BadInput{"OutputBelowAFile", launched(train({"--out", "DIR/file/out"})), {"--out", "DIR/file/out"}},
+        BadInput{"ConfigIsMissing", train({"--config", "DIR/no.cfg"}), {"--config", "DIR/no.cfg"}},
+        BadInput{"ResumeFromNothing", train({"--resume", "DIR/no"}), {"DIR/no"}},
+        BadInput{"CheckpointIsMissing", {"sample", "--checkpoint", "DIR/no"}, {"DIR/no"}},
+        BadInput{"ReportOfNoRun", {"report", "DIR"}, {"DIR", "metrics.jsonl"}},
+        BadInput{"PrepareFromNothing", {"prepare", "--out", "DIR/out", "DIR/no.txt"}, {"DIR/no.txt"}},
+        BadInput{"PrepareOverAFolder", {"prepare", "--out", "DIR", "DIR/data.txt"}, {"DIR"}},
+        BadInput{"LaunchOfNothing", {"launch", "-n", "2"}, {"nothing to launch"}},
+        BadInput{"LaunchOfAnother", {"launch", "--", "trian"}, {"`trian`", "did you mean train?"}},
+        BadInput{"LaunchHostfile", {"launch", "--hostfile", "DIR/no", "-n", "2", "--", "train", "--data", "x"}, {"--hostfile"}}),
+    [](const auto& row) { return row.param.name; });
+
+// A trained checkpoint that each test may damage.
+class CheckpointTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    folder_.write("data.txt", text());
+    const Outcome trained = run_weft(in_folder(train({"--quiet"}), folder_));
+    ASSERT_EQ(trained.status, 0) << trained.err;
+  }
+  std::vector<std::filesystem::path> tensors() const {
+    std::vector<std::filesystem::path> files;
+    for (const auto& entry : std::filesystem::recursive_directory_iterator(folder_.path() / "out/checkpoints"))
+      if (entry.path().extension() == ".safetensors") files.push_back(entry.path());
+    return files;
+  }
+
+  TemporaryFolder folder_;
+};
+
+TEST_F(CheckpointTest, OfAnotherModelSaysWhatDiffers) {
+  expect_one_line(run_weft(in_folder(train({"--quiet", "--d-model", "64", "--steps", "4"}), folder_)), {"64", "32"});
+}
+
+TEST_F(CheckpointTest, TruncatedTensorsAreRefusedWhenAskedForByName) {
+  ASSERT_FALSE(tensors().empty());
+  const std::filesystem::path file = tensors().front();
+  std::filesystem::resize_file(file, std::filesystem::file_size(file) / 2);
+  expect_one_line(run_weft({"sample", "--checkpoint", file.parent_path().string()}), {file.filename().string()});
+}
+
+// At each place: parameters and optimizer state alike.
+TEST_F(CheckpointTest, DamagedTensorsAreNotResumedFrom) {
+  ASSERT_FALSE(tensors().empty());
+  const std::filesystem::path path = tensors().front();
+  const auto size = static_cast<std::streamoff>(std::filesystem::file_size(path));
+  for (const std::streamoff from_end : {std::streamoff{1}, size / 3, size / 2}) {
+    std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
+    file.seekg(size - from_end);
+    const char byte = static_cast<char>(file.get() ^ 0x10);
+    file.seekp(size - from_end);
+    file.put(byte);
+    file.close();
+    expect_one_line(run_weft(in_folder(train({"--quiet", "--steps", "4", "--resume", path.parent_path().string()}), folder_)),
+                    {path.filename().string()});
+    file.open(path, std::ios::in | std::ios::out | std::ios::binary);
+    file.seekp(size - from_end);
+    file.put(static_cast<char>(byte ^ 0x10));
+  }
+  EXPECT_EQ(run_weft(in_folder(train({"--quiet", "--steps", "3", "--resume", path.parent_path().string()}), folder_)).status, 0);
+}
+
+TEST(DifferentRanks, AreRefusedByOneLine) {
+  const TemporaryFolder folder;
+  folder.write("data.txt", text());
+  Words words = {"env", "OMPI_ALLOW_RUN_AS_ROOT=1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1", "mpirun", "-q", "--oversubscribe", "-n", "1",
+                 weft_path()};
+  const Words first = in_folder(train({}), folder), second = in_folder(train({"--lr", "0.5"}), folder);
+  words.insert(words.end(), first.begin(), first.end());
+  words.insert(words.end(), {":", "-n", "1", weft_path()});
+  words.insert(words.end(), second.begin(), second.end());
+  const Outcome outcome = run_program(words);
+  EXPECT_EQ(outcome.status, 2) << outcome.err;
+  EXPECT_THAT(outcome.lines(), ElementsAre(testing::AllOf(HasSubstr("rank 1"), HasSubstr("lr"))));
+  EXPECT_THAT(folder.entries(), ElementsAre("data.txt"));
+}
+
+TEST(Help, IsThereForEveryCommand) {
+  for (const char* command : {"demo", "train", "launch", "eval", "sample", "prepare", "report", "doctor"}) {
+    const Outcome outcome = run_weft({command, "--help"});
+    EXPECT_EQ(outcome.status, 0);
+    EXPECT_THAT(outcome.out, HasSubstr(std::string("Usage: weft ") + command));
+  }
+  EXPECT_EQ(run_weft({"--version"}).out.substr(0, 5), "weft ");
+  EXPECT_EQ(run_weft({}).status, 2);
+}
+
+}  // namespace
+}  // namespace weft::test
