@@ -16,11 +16,11 @@ struct HostFacts {
   std::string host;
   Topology topology;
   GroupLimits limits;
-  std::vector<std::string> isa;       ///< of the processor's flags those that kernels use
-  double load = 0;                    ///< processes that computed or waited for a core, mean of the last minute
-  std::string governor;               ///< of CPU 0; empty: not said
+  std::vector<std::string> isa;           ///< of the processor's flags those that kernels use
+  double load = 0;                        ///< processes that computed or waited for a core, mean of the last minute
+  std::string governor;                   ///< of CPU 0; empty: not said
   std::uint64_t shared_memory_bytes = 0;  ///< free in /dev/shm
-  std::vector<std::string> starters;  ///< paths of mpirun, mpiexec and srun
+  std::vector<std::string> starters;      ///< paths of mpirun, mpiexec and srun
   bool slurm_job = false;
   bool srun_pmix = false;
 };
@@ -29,11 +29,11 @@ struct RankFacts {
   int rank = 0;
   std::string host;
   std::vector<int> cpus;
-  int cores = 0;      ///< physical, of `cpus`
-  int host_cores = 0; ///< of the whole host
-  int numa = -1;      ///< -1: on several nodes
+  int cores = 0;       ///< physical, of `cpus`
+  int host_cores = 0;  ///< of the whole host
+  int numa = -1;       ///< -1: on several nodes
   int numa_nodes = 1;
-  std::string gpu;    ///< PCI address
+  std::string gpu;  ///< PCI address
   int gpu_numa = -1;
   int threads = 1;
   std::string network;
@@ -42,8 +42,8 @@ struct RankFacts {
 };
 
 struct Rates {
-  double f32_gflops = 0;  ///< matrix products of this rank
-  double bf16_gflops = 0; ///< 0: the processor has no instructions for them
+  double f32_gflops = 0;   ///< matrix products of this rank
+  double bf16_gflops = 0;  ///< 0: the processor has no instructions for them
   double copy_gb_per_s = 0;
   std::optional<double> all_reduce_gb_per_s;  ///< bus bandwidth, with several ranks
 };

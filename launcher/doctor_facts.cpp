@@ -13,7 +13,7 @@
 namespace weft {
 namespace {
 
-constexpr std::array<std::string_view, 8> useful_flags = {"avx2",        "fma",       "avx512f",  "avx512_vnni",
+constexpr std::array<std::string_view, 8> useful_flags = {"avx2",        "fma",      "avx512f",  "avx512_vnni",
                                                           "avx512_bf16", "amx_tile", "amx_bf16", "amx_int8"};
 
 std::string host_name() {
@@ -71,7 +71,8 @@ std::string default_interface() {
   return "none";
 }
 
-// InfiniBand where there is one (beside the rank's node if possible), else what Open MPI was told, else the default route.
+// InfiniBand where there is one (beside the rank's node if possible), else what Open MPI was told, else the default
+// route.
 std::string network_of(int numa) {
   std::string any;
   std::error_code error;
@@ -93,7 +94,8 @@ bool pmix_in_srun() {
   const std::unique_ptr<std::FILE, Closer> pipe(::popen("srun --mpi=list 2>&1", "r"));
   char buffer[256];
   bool found = false;
-  while (pipe && std::fgets(buffer, sizeof buffer, pipe.get())) found |= std::string_view(buffer).find("pmix") != std::string_view::npos;
+  while (pipe && std::fgets(buffer, sizeof buffer, pipe.get()))
+    found |= std::string_view(buffer).find("pmix") != std::string_view::npos;
   return found;
 }
 
@@ -107,7 +109,7 @@ HostFacts read_host_facts() {
   facts.isa = processor_flags();
   std::istringstream(first_line("/proc/loadavg")) >> facts.load;
   facts.governor = first_line("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor");
-  struct statvfs shared{};
+  struct statvfs shared {};
   if (::statvfs("/dev/shm", &shared) == 0) facts.shared_memory_bytes = std::uint64_t{shared.f_bavail} * shared.f_frsize;
   facts.starters = find_starters();
   facts.slurm_job = environment("SLURM_JOB_ID").has_value();
@@ -124,7 +126,8 @@ RankFacts read_rank_facts(const RankEnvironment& rank) {
   facts.cores = static_cast<int>(topology.cores.size());
   facts.host_cores = topology.machine_cores;
   facts.numa_nodes = topology.numa_nodes;
-  const bool one_node = std::ranges::all_of(topology.cores, [&](const CoreInfo& core) { return core.numa == topology.cores.front().numa; });
+  const bool one_node = std::ranges::all_of(
+      topology.cores, [&](const CoreInfo& core) { return core.numa == topology.cores.front().numa; });
   facts.numa = one_node && !topology.cores.empty() ? topology.cores.front().numa : -1;
   if (!topology.gpus.empty()) {
     const GpuInfo& gpu = topology.gpus[static_cast<std::size_t>(rank.local_rank) % topology.gpus.size()];
@@ -143,9 +146,16 @@ std::vector<RankFacts> planned_ranks(const HostFacts& host) {
   std::vector<RankFacts> result;
   for (int r = 0; r < ranks; ++r) {
     const Placement& placement = placements[static_cast<std::size_t>(r)];
-    RankFacts facts{.rank = r, .host = host.host, .cpus = placement.cpus, .cores = placement.cores,
-                    .host_cores = topology.machine_cores, .numa = placement.numa, .numa_nodes = topology.numa_nodes, .gpu = {},
-                    .threads = std::max(1, placement.cores), .network = network_of(placement.numa)};
+    RankFacts facts{.rank = r,
+                    .host = host.host,
+                    .cpus = placement.cpus,
+                    .cores = placement.cores,
+                    .host_cores = topology.machine_cores,
+                    .numa = placement.numa,
+                    .numa_nodes = topology.numa_nodes,
+                    .gpu = {},
+                    .threads = std::max(1, placement.cores),
+                    .network = network_of(placement.numa)};
     if (placement.gpu >= 0) {
       facts.gpu = topology.gpus[static_cast<std::size_t>(placement.gpu)].pci;
       facts.gpu_numa = topology.gpus[static_cast<std::size_t>(placement.gpu)].numa;

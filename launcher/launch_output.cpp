@@ -31,7 +31,8 @@ void StarterOutput::feed(std::string_view text) {
     const std::string_view piece = text.substr(0, newline == std::string_view::npos ? text.size() : newline + 1);
     text.remove_prefix(piece.size());
     const bool whole = piece.back() == '\n';
-    const bool may_be_edge = (line_start_ || !held_.empty()) && only_dashes(piece.substr(0, piece.size() - (whole ? 1 : 0)));
+    const bool may_be_edge =
+        (line_start_ || !held_.empty()) && only_dashes(piece.substr(0, piece.size() - (whole ? 1 : 0)));
     if (in_box_ || may_be_edge) {
       held_ += piece;
       if (whole) take_line(std::exchange(held_, {}));
@@ -60,7 +61,8 @@ void StarterOutput::end_box() {
   static const std::regex killed(R"(process rank (\d+) with PID \d+ on node (\S+) exited on signal (\d+))");
   if (std::smatch match; std::regex_search(line, match, killed) && !killed_)
     killed_ = KilledRank{std::stoi(match[1]), match[2], std::stoi(match[3])};
-  const bool known = std::ranges::any_of(repeats, [&](std::string_view text) { return line.find(text) != std::string::npos; });
+  const bool known =
+      std::ranges::any_of(repeats, [&](std::string_view text) { return line.find(text) != std::string::npos; });
   if (!known) forward_(box);
 }
 

@@ -73,13 +73,13 @@ Surroundings look_around() {
     const std::size_t equals = text.find('=');
     if (equals != std::string::npos) around.variables[text.substr(0, equals)] = text.substr(equals + 1);
   }
-  if (nodes_of(around) > 1)
-    around.srun_with_pmix = output_of("srun --mpi=list 2>&1").find("pmix") != std::string::npos;
+  if (nodes_of(around) > 1) around.srun_with_pmix = output_of("srun --mpi=list 2>&1").find("pmix") != std::string::npos;
   around.job = fmt::format("weft-{}", ::getpid());
   return around;
 }
 
-LaunchPlan plan_launch(const LaunchOptions& options, const Surroundings& around, const std::vector<std::string>& program) {
+LaunchPlan plan_launch(const LaunchOptions& options, const Surroundings& around,
+                       const std::vector<std::string>& program) {
   LaunchPlan plan;
   const int nodes = nodes_of(around);
   const bool use_srun = nodes > 1 && around.srun_with_pmix && options.hostfile.empty();

@@ -14,10 +14,10 @@ namespace weft {
 struct Surroundings {
   Topology topology;
   bool root = false;
-  int terminal_columns = 0;        ///< of this process's standard error; 0: no terminal
-  bool srun_with_pmix = false;     ///< `srun --mpi=list` names pmix
+  int terminal_columns = 0;                      ///< of this process's standard error; 0: no terminal
+  bool srun_with_pmix = false;                   ///< `srun --mpi=list` names pmix
   std::map<std::string, std::string> variables;  ///< the environment
-  std::string job;                 ///< a name for this launch, "weft-<pid>"
+  std::string job;                               ///< a name for this launch, "weft-<pid>"
 
   bool has(const std::string& name) const { return variables.contains(name); }
 };
@@ -28,11 +28,13 @@ struct LaunchPlan {
   std::vector<std::string> arguments;            ///< starter first
   std::map<std::string, std::string> variables;  ///< added to the environment
   int ranks = 0;
-  int cores_per_rank = 0;                        ///< 0: not bound
-  bool local = true;                             ///< all ranks on this host
+  int cores_per_rank = 0;  ///< 0: not bound
+  bool local = true;       ///< all ranks on this host
 };
 
-/// `program`: the rank's command line. Throws UserError for ranks or cores that this host has not, and for a missing hostfile.
-LaunchPlan plan_launch(const LaunchOptions& options, const Surroundings& around, const std::vector<std::string>& program);
+/// `program`: the rank's command line. Throws UserError for ranks or cores that this host has not, and for a missing
+/// hostfile.
+LaunchPlan plan_launch(const LaunchOptions& options, const Surroundings& around,
+                       const std::vector<std::string>& program);
 
 }  // namespace weft

@@ -103,11 +103,11 @@ class Job {
   bool ended_ = false;
   int wait_status_ = 0;
   double began_ = seconds_now();
-  double stop_at_ = 0;       ///< when the first signal came; 0: none
+  double stop_at_ = 0;  ///< when the first signal came; 0: none
   double killed_at_ = 0;
   bool starter_told_ = false;
   std::set<pid_t> told_;
-  std::string namespace_;    ///< the job's name in the names of its shared memory
+  std::string namespace_;  ///< the job's name in the names of its shared memory
 };
 
 Job::Job(const LaunchPlan& plan, double grace_seconds)
@@ -137,7 +137,8 @@ void Job::start() {
   starter_ = ::fork();
   if (starter_ < 0) fail("cannot fork: {}", std::strerror(errno));
   if (starter_ == 0) {
-    // A group of its own: the terminal's Ctrl-C comes to this process alone. If this process is killed, the job ends too.
+    // A group of its own: the terminal's Ctrl-C comes to this process alone. If this process is killed, the job ends
+    // too.
     ::setpgid(0, 0);
     ::prctl(PR_SET_PDEATHSIG, SIGTERM);
     if (::getppid() != parent) ::_exit(127);
@@ -275,7 +276,8 @@ void Job::clean_up() {
   if (namespace_.empty()) return;
   char host[256] = {};
   ::gethostname(host, sizeof host - 1);
-  const std::string prefix = fmt::format("vader_segment.{}.{}.{:x}.", host, ::geteuid(), std::strtoull(namespace_.c_str(), nullptr, 10));
+  const std::string prefix =
+      fmt::format("vader_segment.{}.{}.{:x}.", host, ::geteuid(), std::strtoull(namespace_.c_str(), nullptr, 10));
   std::error_code error;
   for (const auto& entry : std::filesystem::directory_iterator("/dev/shm", error))
     if (entry.path().filename().string().starts_with(prefix)) std::filesystem::remove(entry.path(), error);

@@ -8,9 +8,9 @@
 
 namespace weft {
 
-/// INT, TERM, HUP and USR1 to this process become one USR1 to each rank, as soon as that rank listens; a second INT or TERM, or
-/// the end of `grace_seconds`, kills them. Nothing of the job is left when it returns. Says one line about a rank that was
-/// killed. Throws Error when the starter cannot be run.
+/// INT, TERM, HUP and USR1 to this process become one USR1 to each rank, as soon as that rank listens; a second INT or
+/// TERM, or the end of `grace_seconds`, kills them. Nothing of the job is left when it returns. Says one line about a
+/// rank that was killed. Throws Error when the starter cannot be run.
 ExitStatus run_plan(const LaunchPlan& plan, double grace_seconds);
 
 /// The promised status for what waitpid said of the starter.

@@ -23,8 +23,8 @@ struct Command {
 };
 
 constexpr Command commands[] = {
-    {"demo", run_demo},       {"train", run_train},   {"launch", run_launch}, {"eval", run_eval},
-    {"sample", run_sample},   {"prepare", run_prepare}, {"report", run_report}, {"doctor", run_doctor},
+    {"demo", run_demo},     {"train", run_train},     {"launch", run_launch}, {"eval", run_eval},
+    {"sample", run_sample}, {"prepare", run_prepare}, {"report", run_report}, {"doctor", run_doctor},
 };
 
 constexpr std::string_view test_summary = "run this build's tests; arguments go to ctest";

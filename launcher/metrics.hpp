@@ -24,8 +24,8 @@ struct StepMetrics {
 
 struct ValidMetrics {
   std::int64_t step = 0;
-  double valid_loss = 0;               ///< nats a target
-  std::optional<double> valid_bpb;     ///< bits a byte, where the bytes are known
+  double valid_loss = 0;            ///< nats a target
+  std::optional<double> valid_bpb;  ///< bits a byte, where the bytes are known
   std::int64_t targets = 0;
   double seconds = 0;
 };

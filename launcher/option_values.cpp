@@ -49,7 +49,8 @@ double clock_seconds(std::string_view text) {
   while (true) {
     const std::size_t colon = text.find(':');
     double field = 0;
-    if (!parse_all(text.substr(0, colon), field) || field < 0 || ++fields > 3) throw BadValue(std::string(seconds_words));
+    if (!parse_all(text.substr(0, colon), field) || field < 0 || ++fields > 3)
+      throw BadValue(std::string(seconds_words));
     total = total * 60 + field;
     if (colon == std::string_view::npos) return total;
     text.remove_prefix(colon + 1);
@@ -106,8 +107,10 @@ double read_seconds(std::string_view text) {
 
 std::uint64_t read_bytes(std::string_view text) {
   std::string rest = lower(text);
-  if (rest.ends_with("ib")) rest.resize(rest.size() - 2);
-  else if (rest.size() > 1 && rest.ends_with("b")) rest.resize(rest.size() - 1);
+  if (rest.ends_with("ib"))
+    rest.resize(rest.size() - 2);
+  else if (rest.size() > 1 && rest.ends_with("b"))
+    rest.resize(rest.size() - 1);
   double scale = 1;
   constexpr std::string_view units = "kmgt";
   if (const std::size_t unit = rest.empty() ? std::string_view::npos : units.find(rest.back());
@@ -148,7 +151,8 @@ std::size_t edit_distance(std::string_view a, std::string_view b) {
   for (std::size_t i = 1; i <= a.size(); ++i) {
     for (std::size_t j = 1; j <= b.size(); ++j) {
       d[i][j] = std::min({d[i - 1][j] + 1, d[i][j - 1] + 1, d[i - 1][j - 1] + (a[i - 1] == b[j - 1] ? 0 : 1)});
-      if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1]) d[i][j] = std::min(d[i][j], d[i - 2][j - 2] + 1);
+      if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1])
+        d[i][j] = std::min(d[i][j], d[i - 2][j - 2] + 1);
     }
   }
   return d[a.size()][b.size()];
@@ -159,8 +163,9 @@ std::string nearest_name(std::string_view text, const std::vector<std::string>& 
   std::size_t best_distance = std::max<std::size_t>(1, text.size() / 3) + 1;
   for (const std::string& name : names) {
     // A beginning of a name ("--check" for "--checkpoint-every") is as near as one slip.
-    const std::size_t distance =
-        text.size() >= 3 && name.starts_with(text) ? std::min<std::size_t>(1, edit_distance(text, name)) : edit_distance(text, name);
+    const std::size_t distance = text.size() >= 3 && name.starts_with(text)
+                                     ? std::min<std::size_t>(1, edit_distance(text, name))
+                                     : edit_distance(text, name);
     if (distance < best_distance) {
       best = name;
       best_distance = distance;

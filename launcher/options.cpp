@@ -1,20 +1,17 @@
 #include "launcher/options.hpp"
 
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <boost/program_options.hpp>
-#include <cerrno>
-#include <cstring>
-#include <filesystem>
 #include <fstream>
 #include <sstream>
 
 #include "core/base/error.hpp"
 #include "core/io/atomic_file.hpp"
 #include "launcher/option_values.hpp"
+#include "launcher/options_check.hpp"
 #include "launcher/options_table.hpp"
 
 namespace weft {
@@ -57,7 +54,8 @@ std::string unquoted(const std::string& value) {
   if (value.size() < 2 || value.front() != '"' || value.back() != '"') return value;
   std::string result;
   for (std::size_t i = 1; i + 1 < value.size(); ++i) {
-    const auto found = value[i] == '\\' ? std::ranges::find(escapes, value[i + 1], &std::pair<char, char>::second) : escapes.end();
+    const auto found =
+        value[i] == '\\' ? std::ranges::find(escapes, value[i + 1], &std::pair<char, char>::second) : escapes.end();
     result += found == escapes.end() ? value[i] : found->first;
     if (found != escapes.end()) ++i;
   }
@@ -146,7 +144,8 @@ CommandLine read_command_line(const CommandRow& command, std::span<const std::st
   } catch (const po::too_many_positional_options_error&) {
     for (std::size_t i = 0; i < arguments.size(); ++i)
       if (!arguments[i].starts_with("-") && (i == 0 || !arguments[i - 1].starts_with("-")))
-        fail_user("unexpected argument `{}`; options begin with --, `weft {} --help` lists them", arguments[i], command.name);
+        fail_user("unexpected argument `{}`; options begin with --, `weft {} --help` lists them", arguments[i],
+                  command.name);
     fail_user("an argument belongs to no option; `weft {} --help` lists them", command.name);
   } catch (const po::error_with_option_name& error) {
     const std::string shown = error.get_option_name();
@@ -158,7 +157,8 @@ CommandLine read_command_line(const CommandRow& command, std::span<const std::st
   CommandLine result;
   for (const po::option& option : parsed.options) {
     if (option.string_key == "config") {
-      if (!result.config.empty()) fail_user("--config is given twice: `{}` and `{}`", result.config, option.value.front());
+      if (!result.config.empty())
+        fail_user("--config is given twice: `{}` and `{}`", result.config, option.value.front());
       result.config = option.value.front();
       continue;
     }
@@ -167,8 +167,8 @@ CommandLine read_command_line(const CommandRow& command, std::span<const std::st
     const std::vector<std::string> texts = option.value.empty() ? std::vector<std::string>{"yes"} : option.value;
     const auto same = std::ranges::find(result.settings, row, &Setting::row);
     if (same == result.settings.end()) {
-      result.settings.push_back({row, texts, bare ? std::string(row->placeholder) : fmt::format("--{}", row->name),
-                                 Source::command_line});
+      result.settings.push_back(
+          {row, texts, bare ? std::string(row->placeholder) : fmt::format("--{}", row->name), Source::command_line});
     } else if (row->kind == OptionKind::list) {
       same->texts.insert(same->texts.end(), texts.begin(), texts.end());
     } else {
@@ -187,7 +187,8 @@ std::string read_config_file(const std::string& path, std::string_view option) {
 }
 
 // Keys of other commands are passed over: one file may serve training and sampling.
-std::vector<Setting> read_config(const CommandRow& command, const std::string& content, std::string_view name, Source source) {
+std::vector<Setting> read_config(const CommandRow& command, const std::string& content, std::string_view name,
+                                 Source source) {
   std::vector<Setting> settings;
   std::istringstream lines(content);
   std::string line;
@@ -196,7 +197,8 @@ std::vector<Setting> read_config(const CommandRow& command, const std::string& c
     const std::size_t equals = line.find('=');
     const std::string key = trimmed(std::string_view(line).substr(0, equals));
     const std::string where = fmt::format("`{}` (line {} of {})", key, number, name);
-    if (equals == std::string::npos) fail_user("line {} of {}: found `{}`, expected `key = value`", number, name, trimmed(line));
+    if (equals == std::string::npos)
+      fail_user("line {} of {}: found `{}`, expected `key = value`", number, name, trimmed(line));
     const OptionRow* row = find_row(key);
     if (!row) fail_unknown(key, where, command);
     if (!(row->commands & command.bit)) continue;
@@ -247,51 +249,6 @@ std::vector<Setting> read_preset(const CommandRow& command, const std::string& n
             near.empty() ? "" : fmt::format("; did you mean {}?", near));
 }
 
-void check_model(const Options& o) {
-  const ModelOptions& m = o.model;
-  if (m.d_model % m.heads != 0) fail_user("--heads: found {}, expected a divisor of --d-model {}", m.heads, m.d_model);
-  if (m.heads % m.kv_heads != 0) fail_user("--kv-heads: found {}, expected a divisor of --heads {}", m.kv_heads, m.heads);
-  if (m.positions == PositionChoice::rotary && (m.d_model / m.heads) % 2 != 0)
-    fail_user("--heads: found {}, heads of --d-model {} are then {} wide, but rotary positions need an even width", m.heads,
-              m.d_model, m.d_model / m.heads);
-  if (o.train.micro_batch > o.train.batch)
-    fail_user("--micro-batch: found {}, expected at most --batch {}", o.train.micro_batch, o.train.batch);
-  if (o.schedule.min_lr > o.schedule.lr)
-    fail_user("--min-lr: found {}, expected at most --lr {}", o.schedule.min_lr, o.schedule.lr);
-}
-
-void resolve(Options& o) {
-  ModelOptions& m = o.model;
-  if (m.kv_heads == 0) m.kv_heads = m.heads;
-  if (m.d_ff == 0) m.d_ff = m.mlp == MlpChoice::gelu ? 4 * m.d_model : (8 * m.d_model / 3 + 63) / 64 * 64;
-  if (o.schedule.min_lr < 0) o.schedule.min_lr = o.schedule.lr / 10;
-  if (o.schedule.warmup < 0) o.schedule.warmup = std::min<std::int64_t>(100, o.train.steps / 10);
-}
-
-// Said before any rank is started; the folder itself is made by the run.
-void check_output(const std::string& out) {
-  std::error_code error;
-  std::filesystem::path place = std::filesystem::absolute(out);
-  while (!std::filesystem::exists(place, error) && place.has_relative_path()) place = place.parent_path();
-  if (!std::filesystem::is_directory(place, error))
-    fail_user("--out: found `{}`, but {} is not a folder; a folder that can be made or written would be right", out, place.string());
-  if (::access(place.c_str(), W_OK | X_OK) != 0)
-    fail_user("--out: found `{}`, but {} cannot be written: {}", out, place.string(), std::strerror(errno));
-}
-
-void check_needed(const Options& o) {
-  if (o.command == "train" || o.command == "demo") check_output(o.run.out);
-  if (o.command == "train" && o.data.data.empty())
-    fail_user("--data is missing: `weft train --data FILE` needs a text file or token files to train on");
-  if (o.command == "prepare" && o.data.data.empty()) fail_user("FILE is missing: `weft prepare --out DIR FILE...`");
-  if (o.command == "prepare" && o.run.out.empty()) fail_user("--out is missing: `weft prepare --out DIR FILE...`");
-  if ((o.command == "eval" || o.command == "sample") && o.sample.checkpoint.empty())
-    fail_user("--checkpoint is missing: a checkpoint's folder, or a run's folder for its latest");
-  if (o.command == "report" && o.report.run.empty()) fail_user("DIR is missing: `weft report DIR`, a run's folder");
-  if (o.command == "launch" && o.launch.program.empty())
-    fail_user("nothing to launch: expected `weft launch -n N -- train --data FILE ...`");
-}
-
 }  // namespace
 
 Source Options::source(std::string_view name) const {
@@ -332,7 +289,7 @@ Options parse_options(std::string_view command_name, std::span<const std::string
   apply_settings(options, line.settings);
   check_needed(options);
   resolve(options);
-  check_model(options);
+  check_fit(options);
   return options;
 }
 
@@ -344,7 +301,7 @@ Options parse_config(std::string_view command_name, const std::string& text, std
   apply_command_defaults(options);
   apply_settings(options, read_config(*command, text, name, Source::config));
   resolve(options);
-  check_model(options);
+  check_fit(options);
   return options;
 }
 

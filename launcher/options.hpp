@@ -1,5 +1,5 @@
-// What the user can set, as typed structs. One table (options_table.cpp) serves the command line, `--config FILE`, model
-// presets and `--help`. Precedence: command line, then --config, then the model's preset, then the default.
+// What the user can set, as typed structs. One table (options_table.cpp) serves the command line, `--config FILE`,
+// model presets and `--help`. Precedence: command line, then --config, then the model's preset, then the default.
 #pragma once
 #include <cstdint>
 #include <functional>
@@ -32,7 +32,7 @@ struct ModelOptions {
   MlpChoice mlp = MlpChoice::gelu;
   PositionChoice positions = PositionChoice::learned;
   bool bias = true;
-  bool tied = true;           ///< the head shares the embedding's weight
+  bool tied = true;  ///< the head shares the embedding's weight
   std::int64_t layers = 6;
   std::int64_t d_model = 384;
   std::int64_t heads = 6;
@@ -88,8 +88,8 @@ struct LayoutOptions {
   std::int64_t tp = 1;
   std::int64_t sp = 1;
   std::int64_t pp = 1;
-  std::int64_t zero = 0;   ///< ZeRO stage, 0 to 3
-  double bucket_mb = 4;    ///< gradient bucket, MiB
+  std::int64_t zero = 0;  ///< ZeRO stage, 0 to 3
+  double bucket_mb = 4;   ///< gradient bucket, MiB
   WireChoice grad_wire = WireChoice::f32;
 };
 
@@ -102,7 +102,7 @@ struct RunOptions {
   DeviceChoice device = DeviceChoice::automatic;
   std::int64_t threads = 0;        ///< a rank; 0: what the launcher gave this rank
   std::uint64_t memory_limit = 0;  ///< bytes a rank; 0: no limit
-  double timeout = 60;            ///< seconds without progress of a collective before the run fails; 0: never
+  double timeout = 60;             ///< seconds without progress of a collective before the run fails; 0: never
   bool quiet = false;
   bool json = false;
 };
@@ -127,8 +127,8 @@ struct LaunchOptions {
   std::int64_t ranks = 0;           ///< 0: one a GPU, else as many as cores allow, 2 at most
   std::int64_t cores_per_rank = 0;  ///< 0: an equal share
   std::string hostfile;
-  double grace = 60;                ///< seconds that ranks have to save after a signal
-  std::vector<std::string> program; ///< what follows `--`
+  double grace = 60;                 ///< seconds that ranks have to save after a signal
+  std::vector<std::string> program;  ///< what follows `--`
 };
 
 struct ReportOptions {
@@ -171,11 +171,12 @@ struct ModelNames {
 /// The presets and mixers of this build.
 ModelNames model_names();
 
-/// Reads a command's arguments (without program and command name). Throws UserError: one line that names the option, what
-/// was found and what would be right. `--help` is the caller's to see first (wants_help).
+/// Reads a command's arguments (without program and command name). Throws UserError: one line that names the option,
+/// what was found and what would be right. `--help` is the caller's to see first (wants_help).
 Options parse_options(std::string_view command, std::span<const std::string> arguments, const ModelNames& names);
 
-/// Reads what config_text wrote; `name` stands for the text in messages. Presets are not looked up: the text is complete.
+/// Reads what config_text wrote; `name` stands for the text in messages. Presets are not looked up: the text is
+/// complete.
 Options parse_config(std::string_view command, const std::string& text, std::string_view name);
 
 bool wants_help(std::span<const std::string> arguments);

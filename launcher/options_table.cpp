@@ -61,12 +61,11 @@ void choice(OptionRow& row, const Names& names, Field field) {
     using Enum = std::remove_reference_t<decltype(field(o))>;
     field(o) = static_cast<Enum>(read_choice(t.front(), names));
   };
-  row.write = [=, &names](const Options& o) {
-    return Texts{std::string(names[static_cast<std::size_t>(field(o))])};
-  };
+  row.write = [=, &names](const Options& o) { return Texts{std::string(names[static_cast<std::size_t>(field(o))])}; };
 }
 
-#define WEFT_FIELD(member) [](auto& o) -> auto& { return o.member; }
+#define WEFT_FIELD(member) \
+  [](auto& o) -> auto& { return o.member; }
 
 constexpr unsigned training = for_train | for_demo;
 constexpr unsigned compute = for_train | for_demo | for_eval | for_sample | for_doctor;
@@ -74,8 +73,13 @@ constexpr unsigned compute = for_train | for_demo | for_eval | for_sample | for_
 class TableMaker {
  public:
   OptionRow& add(std::string_view name, std::string_view placeholder, std::string_view help, unsigned commands) {
-    rows.push_back({.name = name, .group = group, .placeholder = placeholder, .help = help, .commands = commands,
-                    .read = {}, .write = {}});
+    rows.push_back({.name = name,
+                    .group = group,
+                    .placeholder = placeholder,
+                    .help = help,
+                    .commands = commands,
+                    .read = {},
+                    .write = {}});
     return rows.back();
   }
   std::string_view group;
@@ -84,7 +88,8 @@ class TableMaker {
 
 void add_model(TableMaker& t) {
   t.group = "Model";
-  text(t.add("model", "NAME|FILE", "a preset, a mixer in the standard blocks, or a preset file", training), WEFT_FIELD(model.name));
+  text(t.add("model", "NAME|FILE", "a preset, a mixer in the standard blocks, or a preset file", training),
+       WEFT_FIELD(model.name));
   text(t.add("mixer", "NAME", "the sequence mixer of each block", training), WEFT_FIELD(model.mixer));
   integer(t.add("layers", "N", "blocks", training), {1}, WEFT_FIELD(model.layers));
   integer(t.add("d-model", "N", "width", training), {1}, WEFT_FIELD(model.d_model));
@@ -135,8 +140,8 @@ void add_training(TableMaker& t) {
   choice(t.add("optimizer", "adamw|sgd|radam", "", training), optimizer_names, WEFT_FIELD(optim.kind));
   real(t.add("lr", "X", "highest learning rate", training), {0, 1e300, RealRange::Bounds::open_below},
        WEFT_FIELD(schedule.lr));
-  choice(t.add("schedule", "cosine|linear|constant", "of the learning rate after the warm-up", training), schedule_names,
-         WEFT_FIELD(schedule.kind));
+  choice(t.add("schedule", "cosine|linear|constant", "of the learning rate after the warm-up", training),
+         schedule_names, WEFT_FIELD(schedule.kind));
   auto& warmup = t.add("warmup", "N", "steps of linear warm-up", training);
   integer(warmup, {0}, WEFT_FIELD(schedule.warmup));
   warmup.shown_default = "a tenth of the steps, at most 100";
@@ -149,7 +154,8 @@ void add_training(TableMaker& t) {
   real(t.add("momentum", "X", "sgd", training), {0, 1, RealRange::Bounds::open_above}, WEFT_FIELD(optim.momentum));
   real(t.add("weight-decay", "X", "of matrices and embeddings", training), {0}, WEFT_FIELD(optim.weight_decay));
   real(t.add("clip", "X", "most global gradient norm; 0: none", training), {0}, WEFT_FIELD(optim.clip));
-  integer(t.add("nonfinite-limit", "N", "steps in a row whose loss or gradient is not finite before the run fails", training),
+  integer(t.add("nonfinite-limit", "N", "steps in a row whose loss or gradient is not finite before the run fails",
+                training),
           {0}, WEFT_FIELD(train.nonfinite_limit));
 }
 
@@ -195,16 +201,16 @@ void add_run(TableMaker& t) {
   integer(t.add("valid-every", "N", "steps; 0: at the end only", training), {0}, WEFT_FIELD(train.valid_every));
   auto& valid_tokens = t.add("valid-tokens", "N", "targets of one validation; 0: all", training | for_eval);
   integer(valid_tokens, {0}, WEFT_FIELD(train.valid_tokens));
-  integer(t.add("checkpoint-every", "N", "steps; 0: at the end only", training), {0}, WEFT_FIELD(train.checkpoint_every));
+  integer(t.add("checkpoint-every", "N", "steps; 0: at the end only", training), {0},
+          WEFT_FIELD(train.checkpoint_every));
   integer(t.add("keep", "N", "checkpoints; 0: all", training), {0}, WEFT_FIELD(train.keep));
   integer(t.add("log-every", "N", "steps", training), {1}, WEFT_FIELD(train.log_every));
   auto& max_time = t.add("max-time", "TIME", "save and end with status 75 before this time is over", training);
   seconds(max_time, WEFT_FIELD(train.max_time));
   max_time.shown_default = "none";
-  integer(t.add("seed", "N", "", training | for_sample), {0},
-          WEFT_FIELD(run.seed));
-  choice(t.add("dtype", "auto|f32|bf16", "of the computation; auto: bf16 where the hardware has it", compute), dtype_names,
-         WEFT_FIELD(run.dtype));
+  integer(t.add("seed", "N", "", training | for_sample), {0}, WEFT_FIELD(run.seed));
+  choice(t.add("dtype", "auto|f32|bf16", "of the computation; auto: bf16 where the hardware has it", compute),
+         dtype_names, WEFT_FIELD(run.dtype));
   choice(t.add("device", "auto|cpu|cuda", "", compute), device_names, WEFT_FIELD(run.device));
   auto& threads = t.add("threads", "N", "of a rank", compute | for_prepare);
   integer(threads, {0, 4096}, WEFT_FIELD(run.threads));
@@ -213,9 +219,11 @@ void add_run(TableMaker& t) {
   memory.read = [](Options& o, const Texts& x) { o.run.memory_limit = read_bytes(x.front()); };
   memory.write = [](const Options& o) { return Texts{write_bytes(o.run.memory_limit)}; };
   memory.shown_default = "none";
-  seconds(t.add("timeout", "TIME", "a collective may stand still before the run fails; 0: for ever", training | for_eval),
-          WEFT_FIELD(run.timeout));
-  yes_no(t.add("quiet", "", "say nothing but errors", training | for_eval | for_sample | for_prepare), WEFT_FIELD(run.quiet));
+  seconds(
+      t.add("timeout", "TIME", "a collective may stand still before the run fails; 0: for ever", training | for_eval),
+      WEFT_FIELD(run.timeout));
+  yes_no(t.add("quiet", "", "say nothing but errors", training | for_eval | for_sample | for_prepare),
+         WEFT_FIELD(run.quiet));
   yes_no(t.add("json", "", "print JSON", for_doctor | for_eval), WEFT_FIELD(run.json));
 }
 
@@ -226,17 +234,20 @@ void add_others(TableMaker& t) {
   text(t.add("prompt", "TEXT", "what the text begins with", for_sample | for_demo), WEFT_FIELD(sample.prompt));
   t.rows.back().shown_default = "a line break";
   integer(t.add("tokens", "N", "to generate", for_sample | for_demo), {1}, WEFT_FIELD(sample.tokens));
-  real(t.add("temperature", "X", "0: always the likeliest token", for_sample | for_demo), {0}, WEFT_FIELD(sample.temperature));
+  real(t.add("temperature", "X", "0: always the likeliest token", for_sample | for_demo), {0},
+       WEFT_FIELD(sample.temperature));
   integer(t.add("top-k", "N", "among the N likeliest; 0: all", for_sample | for_demo), {0}, WEFT_FIELD(sample.top_k));
   real(t.add("top-p", "P", "among the likeliest that make up P", for_sample | for_demo),
        {0, 1, RealRange::Bounds::open_below}, WEFT_FIELD(sample.top_p));
 
   t.group = "Tokenizer";
-  choice(t.add("tokenizer", "bytes|words|bpe|unigram", "", for_prepare), tokenizer_names, WEFT_FIELD(prepare.tokenizer));
+  choice(t.add("tokenizer", "bytes|words|bpe|unigram", "", for_prepare), tokenizer_names,
+         WEFT_FIELD(prepare.tokenizer));
   text(t.add("tokenizer-file", "FILE", "a saved tokenizer", for_prepare | for_sample),
        WEFT_FIELD(prepare.tokenizer_file));
   integer(t.add("min-count", "N", "rarer words become <unk>", for_prepare), {1}, WEFT_FIELD(prepare.min_count));
-  yes_no(t.add("replace", "", "replace an output folder of an earlier prepare", for_prepare), WEFT_FIELD(prepare.replace));
+  yes_no(t.add("replace", "", "replace an output folder of an earlier prepare", for_prepare),
+         WEFT_FIELD(prepare.replace));
 
   t.group = "Launch";
   auto& ranks = t.add("ranks", "N", "processes", for_launch | for_demo);
@@ -282,11 +293,13 @@ const std::vector<CommandRow>& command_table() {
        "train; under mpirun or srun with their ranks, alone with one"},
       {"launch", for_launch, "weft launch [-n N] [options] -- COMMAND [options]",
        "start one bound rank per GPU (or share of the cores) of train or eval"},
-      {"eval", for_eval, "weft eval --checkpoint DIR --data FILE... [options]", "loss and bits per byte of a checkpoint"},
+      {"eval", for_eval, "weft eval --checkpoint DIR --data FILE... [options]",
+       "loss and bits per byte of a checkpoint"},
       {"sample", for_sample, "weft sample --checkpoint DIR [options]", "text from a checkpoint", "checkpoint"},
       {"prepare", for_prepare, "weft prepare --out DIR [options] FILE...", "text files to token files", "data"},
       {"report", for_report, "weft report DIR", "write report.html of a run's folder", "run"},
-      {"doctor", for_doctor, "weft doctor [options]", "what this machine has, where ranks sit, and what is wrong with it"},
+      {"doctor", for_doctor, "weft doctor [options]",
+       "what this machine has, where ranks sit, and what is wrong with it"},
   };
   return rows;
 }

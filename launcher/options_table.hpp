@@ -31,9 +31,9 @@ struct OptionRow {
   std::string_view help;
   unsigned commands = 0;
   OptionKind kind = OptionKind::value;
-  std::function<void(Options&, const std::vector<std::string>&)> read;   ///< throws BadValue
-  std::function<std::vector<std::string>(const Options&)> write;         ///< as read takes it
-  std::string_view shown_default = {};                                   ///< help's words where the value says little
+  std::function<void(Options&, const std::vector<std::string>&)> read;  ///< throws BadValue
+  std::function<std::vector<std::string>(const Options&)> write;        ///< as read takes it
+  std::string_view shown_default = {};                                  ///< help's words where the value says little
   char letter = 0;
 };
 

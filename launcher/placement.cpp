@@ -37,8 +37,8 @@ std::vector<Placement> place_ranks(const Topology& topology, int ranks, int core
   if (cores_per_rank == 0 && ranks > cores) return placements;
   const int share = cores_per_rank > 0 ? cores_per_rank : cores / ranks;
   if (static_cast<std::int64_t>(share) * ranks > cores)
-    fail_user("--cores-per-rank: found {}, expected at most {} ({} ranks on {} cores)", cores_per_rank, cores / ranks, ranks,
-              cores);
+    fail_user("--cores-per-rank: found {}, expected at most {} ({} ranks on {} cores)", cores_per_rank, cores / ranks,
+              ranks, cores);
 
   const std::vector<int> nodes = node_order(topology);
   std::vector<bool> taken(static_cast<std::size_t>(cores), false);

@@ -91,7 +91,8 @@ void draw_series(std::string& out, const Plot& plot, const Series& series, const
   const auto flush = [&] {
     if (run.empty()) return;
     const char* kind = series.style == SeriesStyle::faint ? "faint" : "line";
-    if (run.size() > 1) out += fmt::format("<path class=\"{} c{}\" d=\"{}\"/>\n", kind, series.color, path_of(thinned(run)));
+    if (run.size() > 1)
+      out += fmt::format("<path class=\"{} c{}\" d=\"{}\"/>\n", kind, series.color, path_of(thinned(run)));
     if (series.style == SeriesStyle::marked || run.size() == 1)
       for (const PlotPoint& p : run)
         out += fmt::format("<circle class=\"dot c{}\" cx=\"{:.1f}\" cy=\"{:.1f}\" r=\"3\"/>\n", series.color, p.x, p.y);
@@ -109,21 +110,25 @@ void draw_series(std::string& out, const Plot& plot, const Series& series, const
 void draw_frame(std::string& out, const Plot& plot, const AxisMap& x, const AxisMap& y) {
   const int right = plot.width - margin_right, bottom = plot.height - margin_bottom;
   for (const double tick : y.ticks(6)) {
-    out += fmt::format("<line class=\"grid\" x1=\"{}\" x2=\"{}\" y1=\"{:.1f}\" y2=\"{:.1f}\"/>", margin_left, right, y(tick), y(tick));
-    out += fmt::format("<text class=\"tick\" x=\"{}\" y=\"{:.1f}\" text-anchor=\"end\">{}</text>\n", margin_left - 8, y(tick) + 4,
-                       tick_label(tick));
+    out += fmt::format("<line class=\"grid\" x1=\"{}\" x2=\"{}\" y1=\"{:.1f}\" y2=\"{:.1f}\"/>", margin_left, right,
+                       y(tick), y(tick));
+    out += fmt::format("<text class=\"tick\" x=\"{}\" y=\"{:.1f}\" text-anchor=\"end\">{}</text>\n", margin_left - 8,
+                       y(tick) + 4, tick_label(tick));
   }
   for (const double tick : x.ticks(7)) {
-    out += fmt::format("<line class=\"axis\" x1=\"{:.1f}\" x2=\"{:.1f}\" y1=\"{}\" y2=\"{}\"/>", x(tick), x(tick), bottom, bottom + 4);
-    out += fmt::format("<text class=\"tick\" x=\"{:.1f}\" y=\"{}\" text-anchor=\"middle\">{}</text>\n", x(tick), bottom + 18,
-                       tick_label(tick));
+    out += fmt::format("<line class=\"axis\" x1=\"{:.1f}\" x2=\"{:.1f}\" y1=\"{}\" y2=\"{}\"/>", x(tick), x(tick),
+                       bottom, bottom + 4);
+    out += fmt::format("<text class=\"tick\" x=\"{:.1f}\" y=\"{}\" text-anchor=\"middle\">{}</text>\n", x(tick),
+                       bottom + 18, tick_label(tick));
   }
-  out += fmt::format("<line class=\"axis\" x1=\"{}\" x2=\"{}\" y1=\"{}\" y2=\"{}\"/>\n", margin_left, right, bottom, bottom);
+  out += fmt::format("<line class=\"axis\" x1=\"{}\" x2=\"{}\" y1=\"{}\" y2=\"{}\"/>\n", margin_left, right, bottom,
+                     bottom);
   out += fmt::format("<text class=\"title\" x=\"{}\" y=\"20\">{}</text>\n", margin_left - 48, escape_html(plot.title));
   out += fmt::format("<text class=\"label\" x=\"{}\" y=\"{}\" text-anchor=\"end\">{}</text>\n", right, plot.height - 8,
                      escape_html(plot.x_label));
-  out += fmt::format("<text class=\"label\" transform=\"translate(14 {}) rotate(-90)\" text-anchor=\"middle\">{}</text>\n",
-                     (margin_top + bottom) / 2, escape_html(plot.y_label));
+  out +=
+      fmt::format("<text class=\"label\" transform=\"translate(14 {}) rotate(-90)\" text-anchor=\"middle\">{}</text>\n",
+                  (margin_top + bottom) / 2, escape_html(plot.y_label));
 }
 
 void draw_legend(std::string& out, const Plot& plot) {
@@ -132,7 +137,8 @@ void draw_legend(std::string& out, const Plot& plot) {
     if (series->name.empty()) continue;
     const int width = 30 + static_cast<int>(6.6 * static_cast<double>(series->name.size()));
     right -= width;
-    out += fmt::format("<line class=\"line c{}\" x1=\"{}\" x2=\"{}\" y1=\"16\" y2=\"16\"/>", series->color, right, right + 16);
+    out += fmt::format("<line class=\"line c{}\" x1=\"{}\" x2=\"{}\" y1=\"16\" y2=\"16\"/>", series->color, right,
+                       right + 16);
     out += fmt::format("<text class=\"tick\" x=\"{}\" y=\"20\">{}</text>\n", right + 21, escape_html(series->name));
   }
 }
@@ -165,7 +171,8 @@ std::vector<double> log_ticks(double low, double high) {
     if ((exponent - first) % stride != 0) continue;
     for (const double factor : {1.0, 2.0, 5.0}) {
       const double tick = factor * std::pow(10, exponent);
-      if ((factor == 1.0 || decades < 3) && tick >= low * (1 - 1e-9) && tick <= high * (1 + 1e-9)) ticks.push_back(tick);
+      if ((factor == 1.0 || decades < 3) && tick >= low * (1 - 1e-9) && tick <= high * (1 + 1e-9))
+        ticks.push_back(tick);
     }
   }
   return ticks;
@@ -216,8 +223,9 @@ std::string plot_svg(const Plot& plot) {
   AxisMap y(ys, plot.y_scale, plot.height - margin_bottom, margin_top);
   y.pad(0.05, plot.y_scale != AxisScale::linear_from_zero);
   std::string out = fmt::format(
-      "<svg class=\"plot\" xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {} {}\" role=\"img\" aria-label=\"{}\">\n", plot.width,
-      plot.height, escape_html(plot.title));
+      "<svg class=\"plot\" xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {} {}\" role=\"img\" "
+      "aria-label=\"{}\">\n",
+      plot.width, plot.height, escape_html(plot.title));
   draw_frame(out, plot, x, y);
   for (const Series& series : plot.series) draw_series(out, plot, series, x, y);
   draw_legend(out, plot);
@@ -232,8 +240,11 @@ std::string plot_file(const Plot& plot) {
 
 std::string_view plot_style() {
   return R"(
-:root{--paper:#fff;--ink:#1c2330;--soft:#5b6575;--rule:#e3e7ee;--c0:#2463d6;--c1:#e0662b;--c2:#1f9a6c;--c3:#8a4fd0;--c4:#c23a6b;--c5:#8a7a1e}
-@media (prefers-color-scheme:dark){:root{--paper:#14181f;--ink:#e6eaf1;--soft:#9aa5b5;--rule:#2a313c;--c0:#6ea0ff;--c1:#ff9a62;--c2:#4fcf9d;--c3:#b98cf5;--c4:#f07ba3;--c5:#d3c25a}}
+:root{--paper:#fff;--ink:#1c2330;--soft:#5b6575;--rule:#e3e7ee;
+--c0:#2463d6;--c1:#e0662b;--c2:#1f9a6c;--c3:#8a4fd0;--c4:#c23a6b;--c5:#8a7a1e}
+@media (prefers-color-scheme:dark){:root{
+--paper:#14181f;--ink:#e6eaf1;--soft:#9aa5b5;--rule:#2a313c;
+--c0:#6ea0ff;--c1:#ff9a62;--c2:#4fcf9d;--c3:#b98cf5;--c4:#f07ba3;--c5:#d3c25a}}
 .plot{font:12px system-ui,sans-serif}
 .plot text{fill:var(--soft)}
 .plot .title{fill:var(--ink);font-size:14px;font-weight:600}

@@ -19,7 +19,7 @@ enum class SeriesStyle : std::uint8_t {
 };
 
 struct Series {
-  std::string name;  ///< for the legend; empty: none
+  std::string name;               ///< for the legend; empty: none
   std::vector<PlotPoint> points;  ///< ascending x; points that are not finite (or not positive on a log axis) are gaps
   SeriesStyle style = SeriesStyle::line;
   int color = 0;  ///< index into the palette of six

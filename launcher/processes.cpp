@@ -29,7 +29,8 @@ std::vector<pid_t> children_of(pid_t parent) {
     const std::string name = entry.path().filename();
     pid_t pid = 0;
     const auto [end, problem] = std::from_chars(name.data(), name.data() + name.size(), pid);
-    if (problem == std::errc() && end == name.data() + name.size() && parent_of(entry.path()) == parent) children.push_back(pid);
+    if (problem == std::errc() && end == name.data() + name.size() && parent_of(entry.path()) == parent)
+      children.push_back(pid);
   }
   return children;
 }

@@ -62,8 +62,10 @@ std::string format_count(double count) {
     ++unit;
   }
   if (unit == 0) return fmt::format("{:.0f}", count);
-  return fmt::format(fmt::runtime(std::abs(count) < 9.995 ? "{:.2f}{}" : std::abs(count) < 99.95 ? "{:.1f}{}" : "{:.0f}{}"), count,
-                     units[unit]);
+  return fmt::format(fmt::runtime(std::abs(count) < 9.995   ? "{:.2f}{}"
+                                  : std::abs(count) < 99.95 ? "{:.1f}{}"
+                                                            : "{:.0f}{}"),
+                     count, units[unit]);
 }
 
 std::string progress_bar(const StepMetrics& m, double valid_loss, double seconds_left, std::int64_t steps, int columns,
@@ -92,8 +94,8 @@ std::string progress_bar(const StepMetrics& m, double valid_loss, double seconds
 }
 
 std::string progress_line(const StepMetrics& m, double seconds_left, std::int64_t steps) {
-  std::string line = fmt::format("step {}/{}  loss {:.4f}  lr {:.2e}  norm {:.3f}  {} tok/s  {:.0f} ms", m.step, steps, m.loss, m.lr,
-                                 m.grad_norm, format_count(m.tokens_per_s), m.step_ms);
+  std::string line = fmt::format("step {}/{}  loss {:.4f}  lr {:.2e}  norm {:.3f}  {} tok/s  {:.0f} ms", m.step, steps,
+                                 m.loss, m.lr, m.grad_norm, format_count(m.tokens_per_s), m.step_ms);
   if (m.mfu > 0) line += fmt::format("  MFU {:.1f}%", 100 * m.mfu);
   if (m.skipped) line += "  skipped";
   if (seconds_left >= 0) line += fmt::format("  {} left", format_duration(seconds_left));
@@ -126,8 +128,8 @@ double Progress::seconds_left() const {
 
 void Progress::step(const StepMetrics& metrics) {
   if (options_.quiet) return;
-  // A mean over all steps so far, validation and checkpoints included; the first step, which also warms caches, does not
-  // count.
+  // A mean over all steps so far, validation and checkpoints included; the first step, which also warms caches, does
+  // not count.
   const double now = seconds_now();
   const std::int64_t later = metrics.step - options_.first_step - 1;
   if (later <= 0) {
@@ -166,7 +168,8 @@ void Progress::note(std::string_view line) {
 }
 
 void Progress::draw() {
-  const std::string text = progress_bar(last_, valid_loss_, seconds_left(), options_.steps, options_.columns, options_.utf8);
+  const std::string text =
+      progress_bar(last_, valid_loss_, seconds_left(), options_.steps, options_.columns, options_.utf8);
   // One write, and the rest of the old line is cleared after the new text: no flicker.
   fmt::print(options_.stream, "\r{}\033[K", text);
   std::fflush(options_.stream);

@@ -2,13 +2,16 @@
 
 #include <unistd.h>
 
+#include <csignal>
 #include <exception>
+#include <optional>
 #include <string>
 
 #include "core/kernels/table.hpp"
 #include "launcher/environment.hpp"
 #include "launcher/placement.hpp"
 #include "launcher/signals.hpp"
+#include "launcher/start_watch.hpp"
 #include "parallel/comm/agreement.hpp"
 
 namespace weft {
@@ -16,6 +19,9 @@ namespace {
 
 // Longer than a slow rank needs to run into the same error, shorter than people's patience.
 constexpr double agreement_seconds = 5;
+
+// Starting thousands of ranks takes longer than any of their collectives.
+constexpr double start_factor = 5;
 
 struct Failure {
   ExitStatus status;
@@ -52,6 +58,8 @@ void say_error(std::string_view command, std::string_view message) {
 ExitStatus with_ranks(const Options& options, const std::function<ExitStatus(MpiRuntime&, CommLog&)>& body) {
   bind_this_rank(rank_environment());
   catch_stop_signals();
+  // A write beyond the size limit then fails like one to a full disk.
+  ::signal(SIGXFSZ, SIG_IGN);
   CommLog log;
   int argc = 0;
   char** argv = nullptr;
@@ -62,7 +70,16 @@ ExitStatus with_ranks(const Options& options, const std::function<ExitStatus(Mpi
   mpi_options.on_failure = [&runtime](const std::string&) {
     if (runtime) runtime->abort_job(static_cast<int>(ExitStatus::failed));
   };
+  const double start_seconds = start_factor * options.run.timeout;
+  std::optional<StartWatch> watch(std::in_place, start_seconds, [&] {
+    // One voice is enough; the second is there should the first be the one that is missing.
+    if (const int rank = rank_environment().rank; rank < 2)
+      say_error(options.command, fmt::format("rank {}: not all ranks came up within {} s: some are stopped, dead or cut off", rank,
+                                             start_seconds));
+    ::_exit(static_cast<int>(ExitStatus::failed));
+  });
   MpiRuntime mpi(argc, argv, log, mpi_options);
+  watch.reset();
   runtime = &mpi;
   try {
     check_same_on_all_ranks(mpi.world(), "options", fingerprint(options));

@@ -1,5 +1,5 @@
-// A command's body on all ranks: binds this rank, brings MPI up, checks that all ranks were started alike, and turns what
-// goes wrong into one line and one status.
+// A command's body on all ranks: binds this rank, brings MPI up, checks that all ranks were started alike, and turns
+// what goes wrong into one line and one status.
 #pragma once
 #include <functional>
 
@@ -8,8 +8,8 @@
 
 namespace weft {
 
-/// Runs `body` between the start and the end of MPI. An error that all ranks meet is said by rank 0 alone and gives every
-/// rank its status; an error of some ranks is said by them, and ends the job at once.
+/// Runs `body` between the start and the end of MPI. An error that all ranks meet is said by rank 0 alone and gives
+/// every rank its status; an error of some ranks is said by them, and ends the job at once.
 ExitStatus with_ranks(const Options& options, const std::function<ExitStatus(MpiRuntime&, CommLog&)>& body);
 
 /// "weft train: MESSAGE" to standard error in one write.

@@ -74,29 +74,45 @@ std::string plots(const RunMetrics& metrics) {
     Plot plot{.title = title, .x_label = x_label, .y_label = "nats a token", .series = {}};
     add_smoothed(plot, "training", points(metrics.steps, x, [](const StepMetrics& row) { return row.loss; }), 0);
     if (!metrics.valid.empty())
-      plot.series.push_back({"validation", points(metrics.valid, x, [](const ValidMetrics& row) { return row.valid_loss; }),
+      plot.series.push_back({"validation",
+                             points(metrics.valid, x, [](const ValidMetrics& row) { return row.valid_loss; }),
                              SeriesStyle::marked, 1});
     all.push_back(std::move(plot));
   };
   loss_plot("Loss over steps", "step", step);
   loss_plot("Loss over time", time.label, when);
 
-  Plot rate{.title = "Throughput", .x_label = "step", .y_label = "tokens a second", .y_scale = AxisScale::linear_from_zero, .series = {}};
+  Plot rate{.title = "Throughput",
+            .x_label = "step",
+            .y_label = "tokens a second",
+            .y_scale = AxisScale::linear_from_zero,
+            .series = {}};
   add_smoothed(rate, "", points(metrics.steps, step, [](const StepMetrics& row) { return row.tokens_per_s; }), 2);
   all.push_back(std::move(rate));
 
-  Plot lr{.title = "Learning rate", .x_label = "step", .y_label = "", .y_scale = AxisScale::linear_from_zero, .series = {}};
-  lr.series.push_back({"", points(metrics.steps, step, [](const StepMetrics& row) { return row.lr; }), SeriesStyle::line, 3});
+  Plot lr{
+      .title = "Learning rate", .x_label = "step", .y_label = "", .y_scale = AxisScale::linear_from_zero, .series = {}};
+  lr.series.push_back(
+      {"", points(metrics.steps, step, [](const StepMetrics& row) { return row.lr; }), SeriesStyle::line, 3});
   all.push_back(std::move(lr));
 
-  Plot norm{.title = "Gradient norm", .x_label = "step", .y_label = "before clipping", .y_scale = AxisScale::log, .series = {}};
+  Plot norm{.title = "Gradient norm",
+            .x_label = "step",
+            .y_label = "before clipping",
+            .y_scale = AxisScale::log,
+            .series = {}};
   add_smoothed(norm, "", points(metrics.steps, step, [](const StepMetrics& row) { return row.grad_norm; }), 4);
   all.push_back(std::move(norm));
 
-  const bool exposed = std::ranges::any_of(metrics.steps, [](const StepMetrics& row) { return row.comm_exposed_ms > 0; });
-  Plot step_time{.title = "Time of a step", .x_label = "step", .y_label = "milliseconds", .y_scale = AxisScale::linear_from_zero,
+  const bool exposed =
+      std::ranges::any_of(metrics.steps, [](const StepMetrics& row) { return row.comm_exposed_ms > 0; });
+  Plot step_time{.title = "Time of a step",
+                 .x_label = "step",
+                 .y_label = "milliseconds",
+                 .y_scale = AxisScale::linear_from_zero,
                  .series = {}};
-  add_smoothed(step_time, exposed ? "step" : "", points(metrics.steps, step, [](const StepMetrics& row) { return row.step_ms; }), 5);
+  add_smoothed(step_time, exposed ? "step" : "",
+               points(metrics.steps, step, [](const StepMetrics& row) { return row.step_ms; }), 5);
   if (exposed)
     add_smoothed(step_time, "waiting for communication",
                  points(metrics.steps, step, [](const StepMetrics& row) { return row.comm_exposed_ms; }), 1);
@@ -112,7 +128,8 @@ struct Fact {
   std::string value;
 };
 
-std::vector<Fact> facts(const RunMetrics& metrics, const std::optional<RunSummary>& summary, const std::string& config) {
+std::vector<Fact> facts(const RunMetrics& metrics, const std::optional<RunSummary>& summary,
+                        const std::string& config) {
   std::vector<Fact> result;
   const auto add = [&](const char* name, const std::string& value) {
     if (!value.empty()) result.push_back({name, value});
@@ -127,13 +144,18 @@ std::vector<Fact> facts(const RunMetrics& metrics, const std::optional<RunSummar
   add("Time", format_duration(last.seconds));
   if (!metrics.steps.empty()) {
     add("Throughput", fmt::format("{} tokens/s", format_count(median([&] {
-                        std::vector<double> rates;
-                        for (const StepMetrics& row : metrics.steps) rates.push_back(row.tokens_per_s);
-                        return rates;
-                      }()))));
+                                    std::vector<double> rates;
+                                    for (const StepMetrics& row : metrics.steps) rates.push_back(row.tokens_per_s);
+                                    return rates;
+                                  }()))));
     std::vector<double> mfu;
     for (const StepMetrics& row : metrics.steps) mfu.push_back(row.mfu);
-    if (median(mfu) > 0) add("MFU", fmt::format("{:.0f}%, {:.2f} TFLOP/s a rank", 100 * median(mfu), last.tflops_per_rank));
+    std::vector<double> tflops;
+    for (const StepMetrics& row : metrics.steps) tflops.push_back(row.tflops_per_rank);
+    const double rate = median(tflops);
+    if (median(mfu) > 0)
+      add("MFU", rate >= 1 ? fmt::format("{:.0f}%, {:.2f} TFLOP/s a rank", 100 * median(mfu), rate)
+                           : fmt::format("{:.0f}%, {:.0f} GFLOP/s a rank", 100 * median(mfu), 1e3 * rate));
     add("Training loss", fmt::format("{:.4f} nats a token", last.loss));
   }
   if (!metrics.valid.empty()) {
@@ -160,13 +182,15 @@ body{margin:0;background:var(--paper);color:var(--ink);font:15px/1.5 system-ui,s
 main{max-width:1320px;margin:0 auto;padding:28px 24px 60px}
 h1{font-size:24px;margin:0 0 4px}h2{font-size:17px;margin:36px 0 12px}
 .where{color:var(--soft);margin:0 0 22px;overflow-wrap:anywhere}
-dl{display:grid;grid-template-columns:repeat(auto-fill,minmax(250px,1fr));border:1px solid var(--rule);border-radius:8px;overflow:hidden;margin:0}
+dl{display:grid;grid-template-columns:repeat(auto-fill,minmax(250px,1fr));
+border:1px solid var(--rule);border-radius:8px;overflow:hidden;margin:0}
 dl div{box-shadow:0 0 0 .5px var(--rule);padding:9px 14px}
 dt{color:var(--soft);font-size:12.5px}dd{margin:0;font-variant-numeric:tabular-nums}
 .plots{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,520px),1fr));gap:18px}
 figure{margin:0;border:1px solid var(--rule);border-radius:8px;padding:8px}
 svg{display:block;width:100%;height:auto}
-pre{border:1px solid var(--rule);border-radius:8px;padding:14px;overflow:auto;font:13px/1.45 ui-monospace,monospace;margin:0}
+pre{border:1px solid var(--rule);border-radius:8px;padding:14px;overflow:auto;
+font:13px/1.45 ui-monospace,monospace;margin:0}
 summary{cursor:pointer;color:var(--soft);margin:30px 0 10px}
 )";
 
@@ -186,14 +210,16 @@ std::filesystem::path write_report(const std::filesystem::path& run) {
     list += fmt::format("<div><dt>{}</dt><dd>{}</dd></div>\n", escape_html(fact.name), escape_html(fact.value));
   std::string html = fmt::format(
       "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n"
-      "<meta name=\"viewport\" content=\"width=device-width,initial-scale=1\"><meta name=\"color-scheme\" content=\"light dark\">\n"
+      "<meta name=\"viewport\" content=\"width=device-width,initial-scale=1\"><meta name=\"color-scheme\" "
+      "content=\"light dark\">\n"
       "<title>Weft: {0}</title>\n<style>{1}{2}</style></head>\n<body><main>\n<h1>{0}</h1>\n<p class=\"where\">{3}</p>\n"
       "<dl>\n{4}</dl>\n",
       escape_html(std::filesystem::absolute(run).lexically_normal().filename().string()), plot_style(), page_style,
       escape_html(std::filesystem::absolute(run).lexically_normal().string()), list);
   html += fmt::format("<h2>Training</h2>\n<div class=\"plots\">\n{}</div>\n", plots(metrics));
   if (!sample.empty()) html += fmt::format("<h2>Sample</h2>\n<pre>{}</pre>\n", escape_html(sample));
-  if (!config.empty()) html += fmt::format("<details><summary>Configuration</summary><pre>{}</pre></details>\n", escape_html(config));
+  if (!config.empty())
+    html += fmt::format("<details><summary>Configuration</summary><pre>{}</pre></details>\n", escape_html(config));
   html += "</main></body></html>\n";
   const std::filesystem::path path = run / "report.html";
   write_file_atomic(path, html);

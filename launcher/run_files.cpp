@@ -59,9 +59,9 @@ json to_json(const ValidMetrics& m) {
 }
 
 json to_json(const RunSummary& s) {
-  json row = {{"status", s.status}, {"device", s.device}, {"layout", s.layout}, {"dtype", s.dtype},
-              {"parameters", s.parameters}, {"ranks", s.ranks}, {"tokens", s.tokens}, {"steps", s.steps},
-              {"seconds", s.seconds}};
+  json row = {{"status", s.status}, {"device", s.device},         {"layout", s.layout},
+              {"dtype", s.dtype},   {"parameters", s.parameters}, {"ranks", s.ranks},
+              {"tokens", s.tokens}, {"steps", s.steps},           {"seconds", s.seconds}};
   if (s.best_valid_loss) row["best_valid_loss"] = *s.best_valid_loss;
   if (s.tokens_per_s) row["tokens_per_s"] = *s.tokens_per_s;
   return row;
@@ -70,17 +70,24 @@ json to_json(const RunSummary& s) {
 RunMetrics read_metrics(const std::filesystem::path& path) {
   RunMetrics result;
   read_json_lines(path, [&](const json& row) {
-    if (!row.is_object() || !row.contains("step")) fail_user("{}: a row has no `step`; is it a run's metrics?", path.string());
+    if (!row.is_object() || !row.contains("step"))
+      fail_user("{}: a row has no `step`; is it a run's metrics?", path.string());
     if (row.contains("valid_loss"))
-      result.valid.push_back({whole(row, "step"), number(row, "valid_loss"), maybe(row, "valid_bpb"), whole(row, "targets"),
-                              number(row, "seconds")});
+      result.valid.push_back({whole(row, "step"), number(row, "valid_loss"), maybe(row, "valid_bpb"),
+                              whole(row, "targets"), number(row, "seconds")});
     else
-      result.steps.push_back({.step = whole(row, "step"), .loss = number(row, "loss"), .lr = number(row, "lr"),
-                              .grad_norm = number(row, "grad_norm"), .tokens = whole(row, "tokens"),
-                              .tokens_per_s = number(row, "tokens_per_s"), .step_ms = number(row, "step_ms"),
-                              .tflops_per_rank = number(row, "tflops_per_rank"), .mfu = number(row, "mfu"),
+      result.steps.push_back({.step = whole(row, "step"),
+                              .loss = number(row, "loss"),
+                              .lr = number(row, "lr"),
+                              .grad_norm = number(row, "grad_norm"),
+                              .tokens = whole(row, "tokens"),
+                              .tokens_per_s = number(row, "tokens_per_s"),
+                              .step_ms = number(row, "step_ms"),
+                              .tflops_per_rank = number(row, "tflops_per_rank"),
+                              .mfu = number(row, "mfu"),
                               .comm_exposed_ms = number(row, "comm_exposed_ms"),
-                              .memory_peak_bytes = whole(row, "memory_peak_bytes"), .seconds = number(row, "seconds"),
+                              .memory_peak_bytes = whole(row, "memory_peak_bytes"),
+                              .seconds = number(row, "seconds"),
                               .skipped = row.value("skipped", false)});
   });
   return result;
@@ -90,10 +97,17 @@ std::optional<RunSummary> read_summary(const std::filesystem::path& path) {
   std::ifstream file(path);
   const json row = json::parse(file, nullptr, false);
   if (!row.is_object()) return std::nullopt;
-  RunSummary summary{.status = words(row, "status"), .device = words(row, "device"), .layout = words(row, "layout"),
-                     .dtype = words(row, "dtype"), .parameters = whole(row, "parameters"), .ranks = whole(row, "ranks"),
-                     .tokens = whole(row, "tokens"), .steps = whole(row, "steps"), .seconds = number(row, "seconds"),
-                     .best_valid_loss = maybe(row, "best_valid_loss"), .tokens_per_s = maybe(row, "tokens_per_s")};
+  RunSummary summary{.status = words(row, "status"),
+                     .device = words(row, "device"),
+                     .layout = words(row, "layout"),
+                     .dtype = words(row, "dtype"),
+                     .parameters = whole(row, "parameters"),
+                     .ranks = whole(row, "ranks"),
+                     .tokens = whole(row, "tokens"),
+                     .steps = whole(row, "steps"),
+                     .seconds = number(row, "seconds"),
+                     .best_valid_loss = maybe(row, "best_valid_loss"),
+                     .tokens_per_s = maybe(row, "tokens_per_s")};
   return summary;
 }
 

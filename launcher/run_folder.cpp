@@ -1,6 +1,7 @@
 #include "launcher/run_folder.hpp"
 
 #include <algorithm>
+#include <deque>
 #include <nlohmann/json.hpp>
 
 #include "core/base/log.hpp"
@@ -14,16 +15,20 @@ struct RunFolder::Writer {
   explicit Writer(const std::filesystem::path& path) : lines(path) {}
 
   JsonLinesWriter lines;
-  bool failing = false;
+  std::deque<nlohmann::json> waiting;
 
-  // A full disk must not end the training that a checkpoint may still save.
-  void append(const nlohmann::json& row) {
+  // A full disk must not end the training that a checkpoint may still save; rows wait for room.
+  void append(nlohmann::json row) {
+    waiting.push_back(std::move(row));
+    write();
+  }
+
+  void write() {
+    const bool failing = waiting.size() > 1;
     try {
-      lines.append(row);
-      failing = false;
+      for (; !waiting.empty(); waiting.pop_front()) lines.append(waiting.front());
     } catch (const IoError& error) {
-      if (!failing) log_warning("metrics are lost: {}", error.what());
-      failing = true;
+      if (!failing) log_warning("metrics wait in memory: {}", error.what());
     }
   }
 };
@@ -68,7 +73,9 @@ void RunFolder::append(const ValidMetrics& metrics) {
 
 void RunFolder::flush() {
   try {
-    if (writer_) writer_->lines.sync();
+    if (!writer_) return;
+    writer_->write();
+    writer_->lines.sync();
   } catch (const IoError& error) {
     log_warning("metrics may be lost: {}", error.what());
   }

@@ -24,10 +24,11 @@ class RunFolder {
   std::filesystem::path metrics() const { return root_ / "metrics.jsonl"; }
 
   void write_config(const Options& options) const;
-  /// Opens metrics.jsonl for appending; rows of later steps than `last_step` (from before a resume) and a torn last row are
-  /// dropped, so 0 starts it anew. Returns the `seconds` of the last row kept.
+  /// Opens metrics.jsonl for appending; rows of later steps than `last_step` (from before a resume) and a torn last row
+  /// are dropped, so 0 starts it anew. Returns the `seconds` of the last row kept.
   double open_metrics(std::int64_t last_step);
-  /// A row that cannot be written (a full disk) is dropped and reported once; training goes on.
+  /// A row that cannot be written (a full disk) is reported and waits in memory for the next one or flush(); training goes
+  /// on.
   void append(const StepMetrics& metrics);
   void append(const ValidMetrics& metrics);
   void flush();

@@ -76,7 +76,8 @@ Topology read_topology() {
     core.numa = std::max(0, hwloc_bitmap_first(object->nodeset));
     if (!core.cpus.empty()) result.cores.push_back(core);
   }
-  result.memory_bytes = static_cast<std::uint64_t>(::sysconf(_SC_PHYS_PAGES)) * static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
+  result.memory_bytes =
+      static_cast<std::uint64_t>(::sysconf(_SC_PHYS_PAGES)) * static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
   const hwloc_obj_t package = hwloc_get_obj_by_type(topology, HWLOC_OBJ_PACKAGE, 0);
   const char* model = package ? hwloc_obj_get_info_by_name(package, "CPUModel") : nullptr;
   result.cpu_model = model ? model : "unknown processor";
@@ -115,12 +116,13 @@ GroupLimits read_group_limits(const std::filesystem::path& root) {
     const std::size_t second = line.find(':', first + 1);
     if (first == std::string::npos || second == std::string::npos) continue;
     const std::string controllers = line.substr(first + 1, second - first - 1);
-    const std::string mount = controllers.empty()                                     ? "sys/fs/cgroup"
-                              : controllers.find("memory") != std::string::npos       ? "sys/fs/cgroup/memory"
-                              : controllers.find("cpu") != std::string::npos          ? "sys/fs/cgroup/cpu"
-                                                                                      : "";
+    const std::string mount = controllers.empty()                               ? "sys/fs/cgroup"
+                              : controllers.find("memory") != std::string::npos ? "sys/fs/cgroup/memory"
+                              : controllers.find("cpu") != std::string::npos    ? "sys/fs/cgroup/cpu"
+                                                                                : "";
     if (mount.empty()) continue;
-    // Every group up to the root limits; inside a container the own path may be that of the host, so that only the root shows.
+    // Every group up to the root limits; inside a container the own path may be that of the host, so that only the root
+    // shows.
     for (std::filesystem::path group = line.substr(second + 2);; group = group.parent_path()) {
       const std::filesystem::path folder = root / mount / group;
       std::istringstream quota(read_line(folder / "cpu.max"));
@@ -130,7 +132,8 @@ GroupLimits read_group_limits(const std::filesystem::path& root) {
       const auto old_quota = read_number(folder / "cpu.cfs_quota_us");
       const auto old_period = read_number(folder / "cpu.cfs_period_us");
       if (old_quota && old_period && *old_quota > 0 && *old_period > 0) narrow_cpus(*old_quota / *old_period);
-      if (const auto bytes = read_number(folder / "memory.limit_in_bytes")) narrow_memory(static_cast<std::uint64_t>(*bytes));
+      if (const auto bytes = read_number(folder / "memory.limit_in_bytes"))
+        narrow_memory(static_cast<std::uint64_t>(*bytes));
       if (group.empty() || group == "/") break;
     }
   }

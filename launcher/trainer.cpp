@@ -9,6 +9,7 @@
 #include "launcher/data_setup.hpp"
 #include "launcher/evaluation.hpp"
 #include "launcher/report.hpp"
+#include "launcher/run_files.hpp"
 #include "launcher/signals.hpp"
 #include "parallel/text_exchange.hpp"
 
@@ -83,15 +84,26 @@ std::filesystem::path Trainer::find_start() {
   std::string latest, error;
   if (session_.main_rank()) {
     try {
-      if (std::filesystem::exists(checkpoints_)) recover_folder(checkpoints_);
+      if (std::filesystem::exists(checkpoints_)) {
+        take_folder();
+        recover_folder(checkpoints_);
+      }
       if (const auto all = list_checkpoints(checkpoints_); !all.empty()) latest = all.back().string();
     } catch (const Error& failed) {
       error = failed.what();
     }
   }
   error = broadcast_text(session_.world(), error);
-  if (!error.empty()) throw Error(error);
+  if (!error.empty()) throw UserError(error);
   return broadcast_text(session_.world(), latest);
+}
+
+// What remains of a job that was killed may still be writing.
+void Trainer::take_folder() {
+  constexpr double patience = 10;
+  if (lock_) return;
+  session_.log().set_phase("folder", patience + options_.run.timeout);
+  lock_ = std::make_unique<RunLock>(options_.run.out, patience);
 }
 
 void Trainer::start_or_resume() {
@@ -113,14 +125,17 @@ void Trainer::open_outputs() {
   if (session_.main_rank()) {
     try {
       folder_ = std::make_unique<RunFolder>(options_.run.out);
+      take_folder();
       folder_->write_config(options_);
       seconds_before_ = folder_->open_metrics(state_.step);
+      read_earlier_rows();
     } catch (const Error& failed) {
       error = failed.what();
     }
   }
   error = broadcast_text(session_.world(), error);
   if (!error.empty()) throw UserError(error);
+  owes_validation_ = !broadcast_text(session_.world(), owes_validation_ ? "yes" : "").empty();
   if (!folder_) return;
   ProgressOptions shown = detect_progress(options_.run.quiet);
   shown.steps = options_.train.steps;
@@ -134,6 +149,20 @@ void Trainer::open_outputs() {
   if (state_.step > 0) progress_->note(fmt::format("resumed at step {} from {}", state_.step, started_from_.string()));
 }
 
+// What the run's earlier starts have measured, and whether the last of them left out a validation.
+void Trainer::read_earlier_rows() {
+  const RunMetrics earlier = read_metrics(folder_->metrics());
+  for (const StepMetrics& row : earlier.steps) rates_.push_back(row.tokens_per_s);
+  for (const ValidMetrics& row : earlier.valid) best_valid_ = std::min(best_valid_.value_or(row.valid_loss), row.valid_loss);
+  const bool done = !earlier.valid.empty() && earlier.valid.back().step == state_.step;
+  owes_validation_ = valid_ && state_.step > 0 && validation_is_due() && !done;
+}
+
+bool Trainer::validation_is_due() const {
+  const std::int64_t every = options_.train.valid_every;
+  return state_.step == options_.train.steps || (every > 0 && state_.step % every == 0);
+}
+
 std::string Trainer::describe_device() {
   const int ranks = session_.world().size();
   return fmt::format("{} rank{} on {}", ranks, ranks == 1 ? "" : "s", session_.engine().description());
@@ -141,10 +170,10 @@ std::string Trainer::describe_device() {
 
 double Trainer::elapsed() const { return seconds_now() - began_; }
 
-bool Trainer::time_is_up() const {
-  if (options_.train.max_time <= 0) return false;
-  const double margin = 2 * longest_step_ + longest_validation_ + std::max(1.0, 2 * longest_save_);
-  return elapsed() + margin > options_.train.max_time;
+// Whether the time that is left is needed for saving and `seconds` of other work.
+bool Trainer::time_is_up(double seconds) const {
+  const double margin = std::max(1.0, 2 * longest_save_);
+  return options_.train.max_time > 0 && elapsed() + margin + seconds > options_.train.max_time;
 }
 
 void Trainer::check_skipped(const StepResult& result) {
@@ -185,7 +214,7 @@ bool Trainer::step() {
   const double begin = seconds_now();
   const double lr = schedule_.rate(state_.step + 1);
   // Ranks' clocks differ, so that rank 0's decides about the time limit.
-  const bool stop = stop_signal() != 0 || (session_.main_rank() && time_is_up());
+  const bool stop = stop_signal() != 0 || (session_.main_rank() && time_is_up(2 * longest_step_ + longest_validation_));
   const double exposed = session_.log().exposed_seconds();
   StepResult result = training_->run(state_.step + 1, state_.next_sample, lr, stop);
   ++state_.step;
@@ -201,15 +230,18 @@ bool Trainer::step() {
 
 void Trainer::validate() {
   if (!valid_) return;
+  owes_validation_ = true;
+  if (stopping_) return;
   session_.log().set_phase("validation");
   const double begin = seconds_now();
   const EvaluationOptions options{micro_batch_, options_.train.valid_tokens, compute_};
-  const auto result =
-      evaluate(session_.worker(), *built_->model, *valid_, options, [] { return stop_signal() != 0; });
+  const auto result = evaluate(session_.worker(), *built_->model, *valid_, options,
+                               [&] { return stop_signal() != 0 || (session_.main_rank() && time_is_up(0)); });
   if (!result) {
     stopping_ = true;
     return;
   }
+  owes_validation_ = false;
   longest_validation_ = std::max(longest_validation_, seconds_now() - begin);
   best_valid_ = std::min(best_valid_.value_or(result->loss), result->loss);
   if (!folder_) return;
@@ -224,6 +256,8 @@ void Trainer::save() {
   if (stopping_ && !session_.mpi().all_alive(10))
     fail("stopped at step {} without saving: not all ranks are alive; checkpoints up to step {} stay", state_.step,
          std::max<std::int64_t>(0, saved_step_));
+  // A checkpoint must not outlive the rows of its steps.
+  if (folder_) folder_->flush();
   const auto error =
       save_checkpoint(session_.world(), checkpoints_, {built_->store, optimizer_.get()}, state_, config_);
   longest_save_ = std::max(longest_save_, seconds_now() - begin);
@@ -235,8 +269,8 @@ void Trainer::save() {
   }
   saved_step_ = state_.step;
   if (!folder_) return;
-  folder_->flush();
   try {
+    remove_checkpoints_after(checkpoints_, state_.step);
     prune_checkpoints(checkpoints_, options_.train.keep);
   } catch (const Error& failed) {
     progress_->note(fmt::format("warning: an old checkpoint could not be removed: {}", failed.what()));
@@ -246,44 +280,55 @@ void Trainer::save() {
 ExitStatus Trainer::run() {
   const TrainOptions& train = options_.train;
   const auto due = [&](std::int64_t every) { return every > 0 && state_.step % every == 0; };
+  if (owes_validation_) validate();
   while (state_.step < train.steps && !stopping_) {
     stopping_ = step();
-    const bool last = state_.step == train.steps;
-    if (!stopping_ && (last || due(train.valid_every))) validate();
-    if (stopping_ || last || due(train.checkpoint_every)) save();
+    if (validation_is_due()) validate();
+    if (stopping_ || state_.step == train.steps || due(train.checkpoint_every)) save();
   }
   if (saved_step_ != state_.step) save();
-  return finish(state_.step == train.steps ? ExitStatus::done : ExitStatus::stopped);
+  return finish(state_.step < train.steps || owes_validation_ ? ExitStatus::stopped : ExitStatus::done);
 }
 
 ExitStatus Trainer::finish(ExitStatus status) {
   const bool saved = save_error_.empty();
+  session_.log().set_phase("report", save_allowance);
   if (folder_) {
     progress_->finish();
-    RunSummary summary;
-    summary.status = !saved ? "failed" : status == ExitStatus::done ? "done" : "stopped";
-    summary.device = describe_device();
-    summary.layout = fmt::format("dp {}", session_.mesh().size(Axis::dp));
-    summary.dtype = name_of(compute_);
-    summary.parameters = built_->store.global_numel();
-    summary.ranks = session_.world().size();
-    summary.tokens = state_.tokens;
-    summary.steps = state_.step;
-    summary.seconds = seconds_before_ + elapsed();
-    summary.best_valid_loss = best_valid_;
-    if (!rates_.empty()) {
-      const auto middle = rates_.begin() + static_cast<std::ptrdiff_t>(rates_.size() / 2);
-      std::ranges::nth_element(rates_, middle);
-      summary.tokens_per_s = *middle;
+    try {
+      write_outcome(!saved ? "failed" : status == ExitStatus::done ? "done" : "stopped");
+    } catch (const Error& failed) {
+      progress_->note(fmt::format("warning: no report: {}", failed.what()));
     }
-    folder_->write_summary(summary);
-    folder_->flush();
-    write_report(folder_->root());
   }
+  // A rank that is gone may take the others with it: none leaves before the report is written.
+  session_.world().barrier().wait();
   if (!saved) fail("the last checkpoint could not be saved: {}", save_error_);
   if (status == ExitStatus::stopped && progress_)
     progress_->note(fmt::format("stopped at step {} after saving; the same command goes on from there", state_.step));
   return status;
+}
+
+void Trainer::write_outcome(const std::string& status) {
+  RunSummary summary;
+  summary.status = status;
+  summary.device = describe_device();
+  summary.layout = fmt::format("dp {}", session_.mesh().size(Axis::dp));
+  summary.dtype = name_of(compute_);
+  summary.parameters = built_->store.global_numel();
+  summary.ranks = session_.world().size();
+  summary.tokens = state_.tokens;
+  summary.steps = state_.step;
+  summary.seconds = seconds_before_ + elapsed();
+  summary.best_valid_loss = best_valid_;
+  if (!rates_.empty()) {
+    const auto middle = rates_.begin() + static_cast<std::ptrdiff_t>(rates_.size() / 2);
+    std::ranges::nth_element(rates_, middle);
+    summary.tokens_per_s = *middle;
+  }
+  folder_->write_summary(summary);
+  folder_->flush();
+  write_report(folder_->root());
 }
 
 }  // namespace weft

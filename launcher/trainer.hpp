@@ -6,6 +6,7 @@
 #include "launcher/commands.hpp"
 #include "launcher/progress.hpp"
 #include "launcher/run_folder.hpp"
+#include "launcher/run_lock.hpp"
 #include "launcher/training_step.hpp"
 #include "parallel/checkpoint.hpp"
 
@@ -23,17 +24,21 @@ class Trainer {
 
  private:
   std::filesystem::path find_start();
+  void take_folder();
   void start_or_resume();
   void open_outputs();
+  void read_earlier_rows();
+  bool validation_is_due() const;
   std::string describe_device();
   std::int64_t choose_micro_batch() const;
   bool step();
   void validate();
   void save();
-  bool time_is_up() const;
+  bool time_is_up(double seconds) const;
   void check_skipped(const StepResult& result);
   void report(const StepResult& result, double seconds, double lr, double exposed_ms);
   ExitStatus finish(ExitStatus status);
+  void write_outcome(const std::string& status);
   double elapsed() const;
 
   Options options_;
@@ -51,6 +56,7 @@ class Trainer {
   DType compute_ = DType::f32;
   std::int64_t micro_batch_ = 1;
   RunState state_;
+  std::unique_ptr<RunLock> lock_;      ///< on the main rank
   std::unique_ptr<RunFolder> folder_;  ///< on the main rank
   std::unique_ptr<Progress> progress_; ///< on the main rank
   std::vector<double> rates_;
@@ -62,6 +68,7 @@ class Trainer {
   std::int64_t saved_step_ = -1;
   std::string save_error_;
   std::optional<double> best_valid_;
+  bool owes_validation_ = false;       ///< a stop came before or during it
   bool stopping_ = false;
 };
 

@@ -83,6 +83,8 @@ std::string encode(const ShardResult& result) {
 
 std::string shard_name(int rank, int ranks) { return fmt::format("shard-{:05}-of-{:05}.safetensors", rank, ranks); }
 
+std::string folder_name(std::int64_t step) { return fmt::format("step-{:08}", step); }
+
 Box whole_box(const Shape& shape) { return Slice::whole(shape).boxes.front(); }
 
 CheckpointIndex make_index(const std::vector<Stored>& tensors, const std::vector<int>& owner,
@@ -168,7 +170,7 @@ std::optional<std::string> save_checkpoint(Communicator& world, const fs::path& 
   if (world.rank() == 0) {
     try {
       if (!files.exists(parent)) fs::create_directories(parent);
-      folder = std::make_unique<AtomicFolder>(parent / fmt::format("step-{:08}", state.step), files);
+      folder = std::make_unique<AtomicFolder>(parent / folder_name(state.step), files);
       started = folder->path().string();
     } catch (const std::exception& error) {
       started = fmt::format("!{}", error.what());
@@ -243,6 +245,11 @@ void prune_checkpoints(const fs::path& parent, std::int64_t keep) {
   if (keep <= 0) return;
   const std::vector<fs::path> all = list_checkpoints(parent);
   for (std::size_t i = 0; i + static_cast<std::size_t>(keep) < all.size(); ++i) remove_folder_atomic(all[i]);
+}
+
+void remove_checkpoints_after(const fs::path& parent, std::int64_t step) {
+  for (const fs::path& folder : list_checkpoints(parent))
+    if (folder.filename().string() > folder_name(step)) remove_folder_atomic(folder);
 }
 
 }  // namespace weft

@@ -40,4 +40,8 @@ std::filesystem::path find_checkpoint(const std::filesystem::path& path);
 /// Removes all but the newest `keep` checkpoints (0: keeps all). Rank 0 calls it after a save.
 void prune_checkpoints(const std::filesystem::path& parent, std::int64_t keep);
 
+/// Removes checkpoints of later steps: of a course of the run that was given up for an earlier start. Rank 0 calls it after a
+/// save.
+void remove_checkpoints_after(const std::filesystem::path& parent, std::int64_t step);
+
 }  // namespace weft

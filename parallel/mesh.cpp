@@ -50,7 +50,8 @@ std::string fitting(std::array<int, axis_count> sizes, int ranks) {
 
 std::string_view name_of(Axis axis) { return names[static_cast<std::size_t>(axis)]; }
 
-Mesh::Mesh(Communicator& world, CommLog& log, MeshSizes sizes) : world_(world), sizes_{sizes.pp, sizes.dp, sizes.sp, sizes.tp} {
+Mesh::Mesh(Communicator& world, CommLog& log, MeshSizes sizes)
+    : world_(world), sizes_{sizes.pp, sizes.dp, sizes.sp, sizes.tp} {
   constexpr auto dp = static_cast<std::size_t>(Axis::dp);
   std::int64_t others = 1;
   for (std::size_t axis = 0; axis < axis_count; ++axis) {

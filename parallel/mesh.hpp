@@ -1,5 +1,5 @@
-// Ranks laid out on named axes, outer to inner: pp (pipeline), dp (data), sp (sequence), tp (tensor). Neighbours on tp are
-// neighbours in the world, and so share a host where they can.
+// Ranks laid out on named axes, outer to inner: pp (pipeline), dp (data), sp (sequence), tp (tensor). Neighbours on tp
+// are neighbours in the world, and so share a host where they can.
 #pragma once
 #include <array>
 #include <cstdint>
@@ -24,8 +24,8 @@ struct MeshSizes {
 
 class Mesh {
  public:
-  /// Collective over `world`, which must outlive the mesh: makes all groups in one order on all ranks. Throws UserError with
-  /// meshes that fit when the product of sizes is not the number of ranks.
+  /// Collective over `world`, which must outlive the mesh: makes all groups in one order on all ranks. Throws UserError
+  /// with meshes that fit when the product of sizes is not the number of ranks.
   Mesh(Communicator& world, CommLog& log, MeshSizes sizes);
 
   int size(Axis axis) const { return sizes_[static_cast<std::size_t>(axis)]; }

@@ -8,7 +8,7 @@
 namespace weft {
 
 struct HeaderCorpusOptions {
-  double valid_fraction = 0.1;      ///< of the files, chosen by the hash of their path below the folder given
+  double valid_fraction = 0.1;       ///< of the files, chosen by the hash of their path below the folder given
   double largest_shared_part = 0.5;  ///< a held-out file that shares more of its telling lines is trained on
 };
 

@@ -1,6 +1,6 @@
 // weft demo: the main job on text that this machine has: train, sample, report.
-#include <fmt/core.h>
 #include <fcntl.h>
+#include <fmt/core.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -37,9 +37,9 @@ DemoFiles write_corpus(const Options& options) {
   write_file_atomic(folder / "train.txt", corpus.train);
   write_file_atomic(folder / "valid.txt", corpus.valid);
   if (!options.run.quiet)
-    fmt::print(stderr, "Training on {} C++ headers of this machine ({}B); {} more ({}B) are held out.\n", corpus.train_files.size(),
-               format_count(static_cast<double>(corpus.train.size())), corpus.valid_files.size(),
-               format_count(static_cast<double>(corpus.valid.size())));
+    fmt::print(stderr, "Training on {} C++ headers of this machine ({}B); {} more ({}B) are held out.\n",
+               corpus.train_files.size(), format_count(static_cast<double>(corpus.train.size())),
+               corpus.valid_files.size(), format_count(static_cast<double>(corpus.valid.size())));
   return {(folder / "train.txt").string(), (folder / "valid.txt").string()};
 }
 
@@ -100,15 +100,16 @@ ExitStatus run_demo(const Options& options) {
   }
   const std::filesystem::path config = std::filesystem::path(options.run.out) / "demo.cfg";
   write_config(train, config.string());
-  const LaunchPlan plan = plan_launch(options.launch, look_around(), {own_path(), "train", "--config", config.string()});
+  const LaunchPlan plan =
+      plan_launch(options.launch, look_around(), {own_path(), "train", "--config", config.string()});
   const ExitStatus trained = run_plan(plan, options.launch.grace);
   if (trained != ExitStatus::done) return trained;
 
   const SampleOptions& how = options.sample;
   const Output sample = run_self({"sample", "--checkpoint", options.run.out, "--prompt", how.prompt, "--tokens",
-                                  std::to_string(how.tokens), "--temperature", fmt::format("{}", how.temperature), "--top-k",
-                                  std::to_string(how.top_k), "--top-p", fmt::format("{}", how.top_p), "--seed",
-                                  std::to_string(options.run.seed)});
+                                  std::to_string(how.tokens), "--temperature", fmt::format("{}", how.temperature),
+                                  "--top-k", std::to_string(how.top_k), "--top-p", fmt::format("{}", how.top_p),
+                                  "--seed", std::to_string(options.run.seed)});
   if (sample.status != ExitStatus::done) return sample.status;
   const RunFolder folder(options.run.out);
   folder.write_sample(sample.text);

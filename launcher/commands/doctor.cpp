@@ -89,7 +89,8 @@ std::vector<RankFacts> gather(Communicator& world, const RankFacts& own) {
   std::vector<std::uint8_t> mine(room, ' '), all(room * static_cast<std::size_t>(world.size()));
   std::ranges::copy(text, mine.begin());
   const auto count = static_cast<std::int64_t>(room);
-  world.all_gather(View(mine.data(), {count}, DType::u8), MutView(all.data(), {count * world.size()}, DType::u8)).wait();
+  world.all_gather(View(mine.data(), {count}, DType::u8), MutView(all.data(), {count * world.size()}, DType::u8))
+      .wait();
   std::vector<RankFacts> ranks;
   for (auto at = all.begin(); at != all.end(); at += room) ranks.push_back(rank_from_json(json::parse(at, at + room)));
   return ranks;
@@ -109,12 +110,13 @@ void print_text(const HostFacts& host, const std::vector<RankFacts>& ranks, bool
   fmt::print("\nHost {}\n", host.host);
   const Topology& topology = host.topology;
   row("processor", topology.cpu_model);
-  row("cores", fmt::format("{} of {}, {} NUMA node{}{}", topology.cores.size(), topology.machine_cores, topology.numa_nodes,
-                           topology.numa_nodes == 1 ? "" : "s",
+  row("cores", fmt::format("{} of {}, {} NUMA node{}{}", topology.cores.size(), topology.machine_cores,
+                           topology.numa_nodes, topology.numa_nodes == 1 ? "" : "s",
                            host.limits.cpus ? fmt::format(", control group: {:.3g} CPUs", *host.limits.cpus) : ""));
   row("kernels", fmt::format("{} ({})", version["kernels"].get<std::string>(), fmt::join(host.isa, " ")));
-  row("memory", memory_text(topology.memory_bytes) +
-                    (host.limits.memory_bytes ? fmt::format(", control group: {}", memory_text(*host.limits.memory_bytes)) : ""));
+  row("memory",
+      memory_text(topology.memory_bytes) +
+          (host.limits.memory_bytes ? fmt::format(", control group: {}", memory_text(*host.limits.memory_bytes)) : ""));
   row("/dev/shm", memory_text(host.shared_memory_bytes));
   row("GPUs", topology.gpus.empty() ? "none" : std::to_string(topology.gpus.size()));
   row("starters", host.starters.empty() ? "none" : fmt::format("{}", fmt::join(host.starters, " ")));
@@ -123,12 +125,15 @@ void print_text(const HostFacts& host, const std::vector<RankFacts>& ranks, bool
   row("f32 products", fmt::format("{:.0f} GFLOP/s", rates.f32_gflops));
   if (rates.bf16_gflops > 0) row("bf16 products", fmt::format("{:.0f} GFLOP/s", rates.bf16_gflops));
   row("memory copy", fmt::format("{:.1f} GB/s", rates.copy_gb_per_s));
-  if (rates.all_reduce_gb_per_s) row("all-reduce", fmt::format("{:.2f} GB/s (16 MiB, bus)", *rates.all_reduce_gb_per_s));
+  if (rates.all_reduce_gb_per_s)
+    row("all-reduce", fmt::format("{:.2f} GB/s (16 MiB, bus)", *rates.all_reduce_gb_per_s));
   fmt::print("\n");
   for (const Finding& finding : findings)
-    fmt::print("{}: {}.\n      {}\n", finding.severity == Severity::trap ? "TRAP" : "note", finding.what, finding.advice);
+    fmt::print("{}: {}.\n      {}\n", finding.severity == Severity::trap ? "TRAP" : "note", finding.what,
+               finding.advice);
   const auto traps = std::ranges::count(findings, Severity::trap, &Finding::severity);
-  fmt::print("{}\n", traps == 0 ? "No trap was found." : fmt::format("{} trap{} found.", traps, traps == 1 ? " was" : "s were"));
+  fmt::print("{}\n", traps == 0 ? "No trap was found."
+                                : fmt::format("{} trap{} found.", traps, traps == 1 ? " was" : "s were"));
 }
 
 void print_all(const Options& options, const HostFacts& host, const std::vector<RankFacts>& ranks, bool planned,

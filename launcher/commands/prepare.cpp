@@ -36,11 +36,11 @@ ExitStatus run_prepare(const Options& options) {
   what.valid_fraction = options.data.valid_fraction;
   what.output = options.run.out;
   what.existing = options.prepare.replace ? ExistingOutput::replace : ExistingOutput::refuse;
-  what.training = {.kind = kind_of(options.prepare.tokenizer),
-                   .vocab_size = options.model.vocab,
-                   .min_count = options.prepare.min_count,
-                   .threads = options.run.threads > 0 ? static_cast<int>(options.run.threads)
-                                                      : default_threads(rank_environment())};
+  what.training = {
+      .kind = kind_of(options.prepare.tokenizer),
+      .vocab_size = options.model.vocab,
+      .min_count = options.prepare.min_count,
+      .threads = options.run.threads > 0 ? static_cast<int>(options.run.threads) : default_threads(rank_environment())};
   what.tokenizer = options.prepare.tokenizer_file;
   const ProgressOptions terminal = detect_progress(options.run.quiet);
   double shown_at = 0;
@@ -54,8 +54,8 @@ ExitStatus run_prepare(const Options& options) {
     };
   const PrepareResult result = prepare(what);
   if (!options.run.quiet)
-    fmt::print("{}: {} training and {} validation tokens of {}\n", options.run.out, result.train_tokens, result.valid_tokens,
-               result.vocab_size);
+    fmt::print("{}: {} training and {} validation tokens of {}\n", options.run.out, result.train_tokens,
+               result.valid_tokens, result.vocab_size);
   return ExitStatus::done;
 }
 

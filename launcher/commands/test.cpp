@@ -13,7 +13,8 @@ namespace weft {
 ExitStatus run_test(std::span<const std::string> arguments) {
   const std::filesystem::path folder = std::filesystem::read_symlink("/proc/self/exe").parent_path();
   if (!std::filesystem::is_regular_file(folder / "CTestTestfile.cmake"))
-    fail_user("{} is not a build folder with tests; `./weft test` in the source tree builds and runs them", folder.string());
+    fail_user("{} is not a build folder with tests; `./weft test` in the source tree builds and runs them",
+              folder.string());
   std::vector<std::string> words = {"ctest", "--test-dir", folder.string(), "--output-on-failure"};
   words.insert(words.end(), arguments.begin(), arguments.end());
   std::vector<char*> pointers;

@@ -7,7 +7,8 @@ namespace weft {
 
 std::string_view name_of(CollectiveKind kind) {
   constexpr std::array<std::string_view, collective_kind_count> names = {
-      "all_reduce", "all_gather", "reduce_scatter", "broadcast", "all_to_all", "send", "recv", "exclusive_scan", "barrier"};
+      "all_reduce", "all_gather", "reduce_scatter", "broadcast", "all_to_all",
+      "send",       "recv",       "exclusive_scan", "barrier"};
   return names[static_cast<std::size_t>(kind)];
 }
 

@@ -26,12 +26,12 @@ std::string_view name_of(CollectiveKind kind);
 enum class ReduceOp : std::uint8_t { sum, max, min };
 std::string_view name_of(ReduceOp op);
 
-/// How elements travel: as they are, or f32 sums rounded to bf16 (each contribution is rounded once, the sum is taken in
-/// f32, and for all_reduce the result is rounded once more).
+/// How elements travel: as they are, or f32 sums rounded to bf16 (each contribution is rounded once, the sum is taken
+/// in f32, and for all_reduce the result is rounded once more).
 enum class Wire : std::uint8_t { native, bf16 };
 
-/// A group whose collectives something waits for now (urgent), or whose collectives overlap computation (bulk). Operations of
-/// up to 64 KiB are always urgent.
+/// A group whose collectives something waits for now (urgent), or whose collectives overlap computation (bulk).
+/// Operations of up to 64 KiB are always urgent.
 enum class Priority : std::uint8_t { urgent, bulk };
 
 struct Collective {

@@ -1,5 +1,5 @@
-// One per process, made in main: what this rank is doing and has communicated. Communicators write it; the trainer sets step
-// and phase; the flight recorder, the heartbeat and the metrics read it. Thread-safe.
+// One per process, made in main: what this rank is doing and has communicated. Communicators write it; the trainer sets
+// step and phase; the flight recorder, the heartbeat and the metrics read it. Thread-safe.
 #pragma once
 #include <cstdint>
 #include <filesystem>
@@ -55,8 +55,8 @@ class CommLog {
   CommLog& operator=(const CommLog&) = delete;
 
   void set_step(std::int64_t step);
-  /// A short name ("forward", "checkpoint", …). `allowed_seconds`: how long the phase may keep other ranks waiting when that
-  /// is longer than the watchdog's time-out (saving a checkpoint, sampling).
+  /// A short name ("forward", "checkpoint", …). `allowed_seconds`: how long the phase may keep other ranks waiting when
+  /// that is longer than the watchdog's time-out (saving a checkpoint, sampling).
   void set_phase(const char* phase, double allowed_seconds = 0);
   Activity activity() const;
 

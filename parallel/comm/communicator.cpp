@@ -57,7 +57,8 @@ Work Communicator::start(Collective what, Keep keep) {
   const std::size_t bytes = std::max(what.input.bytes(), what.output.bytes());
   what.priority = bytes <= small_bytes ? Priority::urgent : priority_;
   if (what.kind == CollectiveKind::send || what.kind == CollectiveKind::recv) {
-    auto& sequence = what.kind == CollectiveKind::send ? sent_[{what.peer, what.tag}] : received_[{what.peer, what.tag}];
+    auto& sequence =
+        what.kind == CollectiveKind::send ? sent_[{what.peer, what.tag}] : received_[{what.peer, what.tag}];
     what.sequence = sequence++;
   } else {
     what.sequence = next_sequence_++;
@@ -73,8 +74,9 @@ Work Communicator::all_reduce(MutView x, ReduceOptions options) {
   WEFT_CHECK(can_reduce(x.dtype), "{} cannot be reduced", name_of(x.dtype));
   check_wire(x.dtype, options);
   if (!transport_ || x.numel() == 0) return {};
-  return start({.kind = CollectiveKind::all_reduce, .reduce = options.op, .wire = options.wire, .input = x, .output = x},
-               std::move(options.keep));
+  return start(
+      {.kind = CollectiveKind::all_reduce, .reduce = options.op, .wire = options.wire, .input = x, .output = x},
+      std::move(options.keep));
 }
 
 Work Communicator::all_gather(View input, MutView output, Keep keep) {
@@ -98,8 +100,8 @@ Work Communicator::reduce_scatter(View input, MutView output, ReduceOptions opti
   WEFT_CHECK(input.dtype == output.dtype, "{} into {}", name_of(input.dtype), name_of(output.dtype));
   WEFT_CHECK(can_reduce(input.dtype), "{} cannot be reduced", name_of(input.dtype));
   check_wire(input.dtype, options);
-  WEFT_CHECK(input.numel() == output.numel() * size_, "reduce_scatter of {} elements over {} ranks into {}", input.numel(),
-             size_, output.numel());
+  WEFT_CHECK(input.numel() == output.numel() * size_, "reduce_scatter of {} elements over {} ranks into {}",
+             input.numel(), size_, output.numel());
   if (input.numel() == 0) return {};
   WEFT_CHECK(apart_or_in_place(input, output, rank_), "reduce_scatter's output overlaps its input at a wrong place");
   if (!transport_) {

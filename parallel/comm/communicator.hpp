@@ -18,10 +18,11 @@ struct ReduceOptions {
   Keep keep = nullptr;
 };
 
-/// A group of ranks. Collectives start at once and run beside the caller; `comm.all_reduce(x).wait()` is the blocking form.
-/// Views are contiguous; any dtype travels, f32, bf16, f64, i32, i64 and u8 reduce; sums of bf16 are taken in f32 and rounded
-/// once. The order of a reduction depends on the layout alone: every run gives the same bits, and all ranks get the same.
-/// Groups of one rank and counts of zero cost nothing. Wrong arguments throw Error before anything is sent.
+/// A group of ranks. Collectives start at once and run beside the caller; `comm.all_reduce(x).wait()` is the blocking
+/// form. Views are contiguous; any dtype travels, f32, bf16, f64, i32, i64 and u8 reduce; sums of bf16 are taken in f32
+/// and rounded once. The order of a reduction depends on the layout alone: every run gives the same bits, and all ranks
+/// get the same. Groups of one rank and counts of zero cost nothing. Wrong arguments throw Error before anything is
+/// sent.
 class Communicator {
  public:
   Communicator(std::unique_ptr<Transport> transport, CommLog& log, std::string name, Priority priority);
@@ -39,11 +40,11 @@ class Communicator {
 
   /// x = op over ranks of x.
   [[nodiscard]] Work all_reduce(MutView x, ReduceOptions options = {});
-  /// output = the ranks' inputs one after another: count(output) = size · count(input). `input` may be this rank's own place
-  /// in `output`.
+  /// output = the ranks' inputs one after another: count(output) = size · count(input). `input` may be this rank's own
+  /// place in `output`.
   [[nodiscard]] Work all_gather(View input, MutView output, Keep keep = nullptr);
-  /// output = this rank's part of op over ranks of input: count(input) = size · count(output). `output` may be this rank's
-  /// own place in `input`.
+  /// output = this rank's part of op over ranks of input: count(input) = size · count(output). `output` may be this
+  /// rank's own place in `input`.
   [[nodiscard]] Work reduce_scatter(View input, MutView output, ReduceOptions options = {});
   /// x on every rank = x of rank `root`.
   [[nodiscard]] Work broadcast(MutView x, int root, Keep keep = nullptr);
@@ -74,7 +75,7 @@ class Communicator {
   std::vector<int> members_;
   std::shared_ptr<GroupRecord> record_;
   std::uint64_t next_sequence_ = 0;
-  std::map<std::pair<int, int>, std::uint64_t> sent_;      ///< messages by peer and tag
+  std::map<std::pair<int, int>, std::uint64_t> sent_;  ///< messages by peer and tag
   std::map<std::pair<int, int>, std::uint64_t> received_;
 };
 

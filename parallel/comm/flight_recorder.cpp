@@ -21,7 +21,8 @@ namespace {
 constexpr std::array<char, 8> magic = {'w', 'e', 'f', 't', 'f', 'l', 't', '1'};
 
 std::int64_t now_ns() {
-  return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::system_clock::now().time_since_epoch()).count();
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::system_clock::now().time_since_epoch())
+      .count();
 }
 
 template <std::size_t N>

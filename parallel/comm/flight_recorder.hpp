@@ -1,5 +1,5 @@
-// A ring of the latest collectives in a small memory-mapped file: it stays readable after kill -9, because the kernel, not the
-// process, writes the pages back.
+// A ring of the latest collectives in a small memory-mapped file: it stays readable after kill -9, because the kernel,
+// not the process, writes the pages back.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -29,7 +29,7 @@ struct FlightRecord {
   int pid = 0;
   std::int64_t step = -1;
   std::string phase;
-  std::int64_t heartbeat_ns = 0;  ///< since the epoch
+  std::int64_t heartbeat_ns = 0;     ///< since the epoch
   std::vector<FlightEntry> entries;  ///< oldest first
 };
 

@@ -10,7 +10,7 @@ namespace {
 class Writer {
  public:
   template <class T>
-    requires std::is_arithmetic_v<T> || std::is_enum_v<T>
+  requires std::is_arithmetic_v<T> || std::is_enum_v<T>
   void put(T value) {
     const auto* from = reinterpret_cast<const std::byte*>(&value);
     bytes.insert(bytes.end(), from, from + sizeof value);
@@ -154,7 +154,9 @@ void HeartbeatMonitor::observe(const Heartbeat& beat, double now) {
   seen.any = true;
 }
 
-double HeartbeatMonitor::silence(int rank, double now) const { return now - seen_[static_cast<std::size_t>(rank)].heard; }
+double HeartbeatMonitor::silence(int rank, double now) const {
+  return now - seen_[static_cast<std::size_t>(rank)].heard;
+}
 
 std::optional<std::string> HeartbeatMonitor::check(double now) {
   const double pause = now - last_check_;
@@ -226,8 +228,8 @@ std::optional<std::string> HeartbeatMonitor::stuck_ranks(double now) const {
     const Heartbeat* waiting;
     double seconds;
   };
-  // By missing rank: the first that waits for it. A missing rank that itself waits in another collective is a cause only if
-  // no rank is missing that waits for nobody.
+  // By missing rank: the first that waits for it. A missing rank that itself waits in another collective is a cause
+  // only if no rank is missing that waits for nobody.
   std::map<int, Absence> idle, elsewhere;
   // What a rank does now is not known when it has not been heard for a while; if it stays silent, that is the report.
   const auto unknown = [&](const Seen& seen) { return now - seen.heard > timeout_ / 2; };

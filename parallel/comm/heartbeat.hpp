@@ -1,5 +1,5 @@
-// Finds a rank that stopped, or ranks that are stuck in a collective, from the ranks' heartbeats. Free of MPI and of clocks:
-// the runtime feeds it.
+// Finds a rank that stopped, or ranks that are stuck in a collective, from the ranks' heartbeats. Free of MPI and of
+// clocks: the runtime feeds it.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -50,8 +50,9 @@ class HeartbeatMonitor {
   HeartbeatMonitor(std::vector<RankPlace> places, double timeout_seconds, double now);
 
   void observe(const Heartbeat& beat, double now);
-  /// A report if a rank is silent, or missing from a collective in which another waits, for longer than the time-out. Call it
-  /// several times a second: after a pause of its own (this process was stopped, the machine slept) it counts afresh.
+  /// A report if a rank is silent, or missing from a collective in which another waits, for longer than the time-out.
+  /// Call it several times a second: after a pause of its own (this process was stopped, the machine slept) it counts
+  /// afresh.
   std::optional<std::string> check(double now);
   /// Seconds since `rank` was last heard.
   double silence(int rank, double now) const;

@@ -14,9 +14,9 @@ struct CollectiveTotals {
   std::string group;
   CollectiveKind kind = CollectiveKind::barrier;
   std::uint64_t count = 0;
-  std::uint64_t wire_bytes = 0;    ///< that this rank sent (see wire_bytes())
-  double total_seconds = 0;        ///< from start to end, overlap included
-  double exposed_seconds = 0;      ///< that callers were blocked in wait()
+  std::uint64_t wire_bytes = 0;  ///< that this rank sent (see wire_bytes())
+  double total_seconds = 0;      ///< from start to end, overlap included
+  double exposed_seconds = 0;    ///< that callers were blocked in wait()
 };
 
 /// Not thread-safe; CommLog guards it.

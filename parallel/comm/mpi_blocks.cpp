@@ -14,8 +14,8 @@ struct Piece {
   std::int64_t count = 0;
 };
 
-/// Where the segments of a job lie: all_reduce cuts its blocks into n even segments; the others have one part a rank, and
-/// block b is the b-th stretch of each part.
+/// Where the segments of a job lie: all_reduce cuts its blocks into n even segments; the others have one part a rank,
+/// and block b is the b-th stretch of each part.
 class Segments {
  public:
   Segments(const BlockJob& job, int ranks) : ranks_(ranks), segment_(job.segment), even_(job.reduces && job.gathers) {
@@ -157,8 +157,7 @@ void post_direct_gather(BlockContext& block, std::int64_t index) {
   }
   const Piece own = block.segments.at(index, block.rank);
   const char* data = block.converts() ? block.outgoing_for(block.rank) : block.output(own);
-  for (int step = 1; step < block.ranks; ++step)
-    lane.send(data, block.wire_bytes(own), group.wrap(block.rank + step));
+  for (int step = 1; step < block.ranks; ++step) lane.send(data, block.wire_bytes(own), group.wrap(block.rank + step));
 }
 
 void finish_direct_gather(BlockContext& block, std::int64_t index) {

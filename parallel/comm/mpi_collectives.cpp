@@ -13,8 +13,8 @@ namespace {
 const char* bytes_of(const void* data) { return static_cast<const char*>(data); }
 char* bytes_of(void* data) { return static_cast<char*>(data); }
 
-/// Recursive doubling. Ranks beyond the largest power of two lend their values to a partner and get the result. Both sides
-/// of an exchange combine in rank order, so all ranks hold the same bits.
+/// Recursive doubling. Ranks beyond the largest power of two lend their values to a partner and get the result. Both
+/// sides of an exchange combine in rank order, so all ranks hold the same bits.
 Flow all_reduce_small(Lane& lane, const Collective& what) {
   const MpiGroup& group = lane.group();
   const MutView& x = what.output;
@@ -197,7 +197,8 @@ std::string to_text(const Descriptor& d) {
   text += fmt::format(" #{} of {} {}", d.sequence, d.count, name_of(static_cast<DType>(d.dtype)));
   const auto kind = static_cast<CollectiveKind>(d.kind);
   if (kind == CollectiveKind::broadcast) text += fmt::format(", root {}", d.root);
-  if (static_cast<ReduceOp>(d.reduce) != ReduceOp::sum) text += fmt::format(", {}", name_of(static_cast<ReduceOp>(d.reduce)));
+  if (static_cast<ReduceOp>(d.reduce) != ReduceOp::sum)
+    text += fmt::format(", {}", name_of(static_cast<ReduceOp>(d.reduce)));
   if (static_cast<Wire>(d.wire) == Wire::bf16) text += ", bf16 wire";
   return text;
 }
@@ -225,7 +226,8 @@ std::vector<Flow> make_flows(const Collective& what, const std::vector<std::uniq
     return static_cast<std::int64_t>(tuning.message_bytes / size_of(view.dtype));
   };
   const auto on_lanes = [&](std::int64_t blocks, auto&& make) {
-    const int count = static_cast<int>(std::min<std::int64_t>(blocks, tuning.lanes));
+    const int count =
+        static_cast<int>(std::min<std::int64_t>(blocks, group.spans_hosts ? tuning.lanes : tuning.local_lanes));
     for (int lane = 0; lane < count; ++lane) flows.push_back(make(*lanes[static_cast<std::size_t>(lane)], lane, count));
   };
   switch (what.kind) {
@@ -241,9 +243,7 @@ std::vector<Flow> make_flows(const Collective& what, const std::vector<std::uniq
       on_lanes(job.blocks, [&](Lane& lane, int first, int stride) { return block_flow(lane, job, first, stride); });
       break;
     }
-    case CollectiveKind::broadcast:
-      flows.push_back(broadcast_tree(*lanes[0], what, tuning.message_bytes));
-      break;
+    case CollectiveKind::broadcast: flows.push_back(broadcast_tree(*lanes[0], what, tuning.message_bytes)); break;
     case CollectiveKind::all_to_all: {
       const std::size_t part = what.input.bytes() / static_cast<std::size_t>(group.size());
       const auto blocks = static_cast<std::int64_t>((part + tuning.message_bytes - 1) / tuning.message_bytes);
@@ -256,9 +256,8 @@ std::vector<Flow> make_flows(const Collective& what, const std::vector<std::uniq
     case CollectiveKind::recv: flows.push_back(message(*lanes[0], what)); break;
     case CollectiveKind::exclusive_scan: {
       const std::int64_t piece = piece_elements(what.input);
-      on_lanes((what.input.numel() + piece - 1) / piece, [&](Lane& lane, int first, int stride) {
-        return scan_doubling(lane, what, piece, first, stride);
-      });
+      on_lanes((what.input.numel() + piece - 1) / piece,
+               [&](Lane& lane, int first, int stride) { return scan_doubling(lane, what, piece, first, stride); });
       break;
     }
     case CollectiveKind::barrier: flows.push_back(barrier_dissemination(*lanes[0])); break;

@@ -1,10 +1,9 @@
 // The algorithms: each collective as flows over lanes. Internal to the MPI transport.
 //
-// Large reductions work on blocks of n segments, one a rank, so that few buffers of cache size are in use at a time:
-//   direct: every rank sends each peer its segment, sums what it gets in rank order, and sends the result to all (one
-//           message delay per half; what shared memory and few ranks like);
-//   ring:   segments travel round the ring and are summed on the way (each link carries every byte once; Patarasuk & Yuan
-//           2009), for groups that span hosts or have many ranks.
+// Large reductions work on blocks of n segments, one a rank, so that few buffers of cache size are in use at a time.
+// Direct: every rank sends each peer its segment, sums what it gets in rank order, and sends the result to all: one
+// message delay per half, what shared memory and few ranks like. Ring: segments travel round the ring and are summed on
+// the way, so each link carries every byte once (Patarasuk & Yuan 2009), for groups that span hosts or have many ranks.
 // Small all-reduces are recursive doubling. bf16 sums are always direct: all-to-all, sum in f32, all-gather.
 #pragma once
 #include <vector>

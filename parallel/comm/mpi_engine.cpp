@@ -20,8 +20,10 @@ constexpr int no_status = INT_MIN;
 constexpr std::size_t bulk_at_a_time = 2;
 /// Somebody is blocked and nothing else may need this core: poll for so long before napping.
 constexpr double poll_seconds = 100e-6;
-constexpr double first_nap_seconds = 20e-6;
-constexpr double longest_nap_seconds = 200e-6;
+constexpr double shortest_nap_seconds = 20e-6;
+constexpr double longest_nap_seconds = 1e-3;
+/// A nap is this part of the time since something last moved, so that polling costs little and is late by little.
+constexpr double nap_share = 1.0 / 8;
 /// After a message of another length than expected: how long the neighbours' descriptors may take to explain it.
 constexpr double explanation_seconds = 1;
 constexpr double abort_answer_seconds = 2;
@@ -35,7 +37,8 @@ std::size_t slot_of(const Collective& what) { return static_cast<std::size_t>(wh
 }  // namespace
 
 MpiEngine::MpiEngine(MPI_Comm data, CommLog& log, std::unique_ptr<MpiHeart> heart, Options options)
-    : data_(data), log_(log), heart_(std::move(heart)), options_(std::move(options)), abort_status_(no_status) {
+    : data_(data), log_(log), heart_(std::move(heart)), options_(std::move(options)), abort_status_(no_status),
+      board_(data) {
   void* attribute = nullptr;
   int found = 0;
   check_mpi(MPI_Comm_get_attr(data_, MPI_TAG_UB, &attribute, &found), "MPI_Comm_get_attr");
@@ -132,7 +135,7 @@ void MpiEngine::start(Submitted submitted) {
   const int context = message ? group.context + 1 : group.context;
   const int slot = message ? what.tag : static_cast<int>(slot_of(what));
   for (int lane = 0; lane < mpi_lanes; ++lane)
-    running->lanes.push_back(std::make_unique<Lane>(data_, group, mpi_tag(context, slot, lane), pool_));
+    running->lanes.push_back(std::make_unique<Lane>(board_, group, mpi_tag(context, slot, lane), pool_));
   if (!message) group.in_flight.set(slot_of(what));
   auto flows = make_flows(what, running->lanes, options_.tuning);
   for (std::size_t lane = 0; lane < flows.size(); ++lane)
@@ -203,7 +206,7 @@ void MpiEngine::finish(std::unique_ptr<Running> running) {
   if (error) {
     failed_.store(true);
     bool clean = true;
-    for (auto& lane : running->lanes) clean = lane->cancel() && clean;
+    for (auto& lane : running->lanes) clean = board_.cancel(*lane) && clean;
     if (!clean) abandoned_.push_back(std::move(running));
   }
   running.reset();
@@ -218,9 +221,8 @@ void MpiEngine::fail_all(const std::string& report) {
   take_submitted();
   for (auto* list : {&urgent_, &bulk_})
     for (auto& running : std::exchange(*list, {})) {
-      const auto operation = running->operation;
-      abandoned_.push_back(std::move(running));
-      operation->finish(error);
+      running->error = error;
+      finish(std::move(running));
     }
   for (auto& submitted : std::exchange(queued_, {})) submitted.operation->finish(error);
 }
@@ -238,8 +240,7 @@ void MpiEngine::pause(double now) {
       ::sched_yield();
       return;
     }
-    nap_ = std::min(longest_nap_seconds, std::max(first_nap_seconds, 2 * nap_));
-    nap = std::min(nap, nap_);
+    nap = std::min(nap, std::clamp(nap_share * (now - last_moved_), shortest_nap_seconds, longest_nap_seconds));
   }
   std::unique_lock lock(mutex_);
   if (something_submitted_ || stopping_ || abort_status_ != no_status) return;
@@ -252,6 +253,7 @@ void MpiEngine::serve() {
     take_submitted();
     admit();
     const double now = seconds_now();
+    board_.poll();
     const Moved moved = advance_all(now);
     if (abort_status_ != no_status) MPI_Abort(data_, abort_status_);
     if (heart_)
@@ -261,12 +263,10 @@ void MpiEngine::serve() {
       const bool idle = urgent_.empty() && bulk_.empty() && queued_.empty() && !something_submitted_;
       if (idle || failed() || now - stop_begun > patience_seconds) return;
     }
-    if (moved == Moved::yes) {
+    if (moved == Moved::yes)
       last_moved_ = now;
-      nap_ = 0;
-    } else {
+    else
       pause(now);
-    }
   }
 }
 

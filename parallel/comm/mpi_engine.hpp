@@ -1,5 +1,5 @@
-// The thread that makes all MPI calls of a process: it starts what is submitted, moves it on, urgent collectives first, and
-// drives the heartbeat. Internal to the MPI runtime.
+// The thread that makes all MPI calls of a process: it starts what is submitted, moves it on, urgent collectives first,
+// and drives the heartbeat. Internal to the MPI runtime.
 #pragma once
 #include <mpi.h>
 
@@ -100,7 +100,7 @@ class MpiEngine {
 
   // Of the communication thread.
   double last_moved_ = 0;
-  double nap_ = 0;
+  MessageBoard board_;
   ScratchPool pool_;
   std::deque<Submitted> queued_;
   std::vector<std::unique_ptr<Running>> urgent_, bulk_;

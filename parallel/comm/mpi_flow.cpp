@@ -1,5 +1,7 @@
 #include "parallel/comm/mpi_flow.hpp"
 
+#include <algorithm>
+#include <functional>
 #include <limits>
 
 #include "core/base/clock.hpp"
@@ -25,61 +27,23 @@ void check_mpi(int code, const char* call) {
 }
 
 void Lane::send(const void* data, std::size_t bytes, int member) {
-  MPI_Request request = MPI_REQUEST_NULL;
-  check_mpi(MPI_Isend(data, length_of(bytes), MPI_BYTE, group_->members[static_cast<std::size_t>(member)], tag_, comm_,
-                      &request),
-            "MPI_Isend");
-  requests_.push_back(request);
-  expected_.push_back({-1, member});
+  board_.send(*this, data, bytes, member);
+  ++pending_;
 }
 
 void Lane::recv(void* data, std::size_t bytes, int member) {
-  MPI_Request request = MPI_REQUEST_NULL;
-  check_mpi(MPI_Irecv(data, length_of(bytes), MPI_BYTE, group_->members[static_cast<std::size_t>(member)], tag_, comm_,
-                      &request),
-            "MPI_Irecv");
-  requests_.push_back(request);
-  expected_.push_back({length_of(bytes), member});
+  board_.recv(*this, data, bytes, member);
+  ++pending_;
 }
 
-bool Lane::test() {
-  if (requests_.empty()) return true;
-  int all = 0;
-  statuses_.resize(requests_.size());
-  const int code = MPI_Testall(static_cast<int>(requests_.size()), requests_.data(), &all, statuses_.data());
-  if (code != MPI_SUCCESS && code != MPI_ERR_IN_STATUS) check_mpi(code, "MPI_Testall");
-  if (code == MPI_SUCCESS && !all) return false;
-  for (std::size_t i = 0; i < expected_.size(); ++i) {
-    const auto& [bytes, member] = expected_[i];
-    const int world_rank = group_->members[static_cast<std::size_t>(member)];
-    if (code == MPI_ERR_IN_STATUS && statuses_[i].MPI_ERROR != MPI_SUCCESS && statuses_[i].MPI_ERROR != MPI_ERR_PENDING) {
-      int kind = MPI_SUCCESS;
-      MPI_Error_class(statuses_[i].MPI_ERROR, &kind);
-      if (kind == MPI_ERR_TRUNCATE) fail("rank {} sent more than the {} bytes expected of it", world_rank, bytes);
-      check_mpi(statuses_[i].MPI_ERROR, "a message");
-    }
-    if (bytes < 0 || !all) continue;
-    int arrived = 0;
-    check_mpi(MPI_Get_count(&statuses_[i], MPI_BYTE, &arrived), "MPI_Get_count");
-    if (arrived != bytes) fail("rank {} sent {} bytes where {} were expected", world_rank, arrived, bytes);
-  }
-  if (!all) return false;
-  requests_.clear();
-  expected_.clear();
-  return true;
+bool Lane::test() const {
+  if (error_) std::rethrow_exception(error_);
+  return pending_ == 0;
 }
 
-bool Lane::cancel() {
-  for (std::size_t i = 0; i < requests_.size(); ++i)
-    if (requests_[i] != MPI_REQUEST_NULL && expected_[i].bytes >= 0) MPI_Cancel(&requests_[i]);
-  constexpr double patience_seconds = 0.05;
-  for (const double begun = seconds_now(); seconds_now() - begun < patience_seconds;) {
-    int all = 0;
-    // An error belongs to a request that has ended by it.
-    const int code = MPI_Testall(static_cast<int>(requests_.size()), requests_.data(), &all, MPI_STATUSES_IGNORE);
-    if (code == MPI_SUCCESS && all) return true;
-  }
-  return false;
+void Lane::ended(std::exception_ptr error) {
+  --pending_;
+  if (error && !error_) error_ = std::move(error);
 }
 
 void* Lane::scratch(std::size_t bytes) {
@@ -89,6 +53,84 @@ void* Lane::scratch(std::size_t bytes) {
 
 Lane::~Lane() {
   for (auto& buffer : scratch_) pool_.give(std::move(buffer));
+}
+
+void MessageBoard::send(Lane& lane, const void* data, std::size_t bytes, int member) {
+  MPI_Request request = MPI_REQUEST_NULL;
+  const int world_rank = lane.group().members[static_cast<std::size_t>(member)];
+  check_mpi(MPI_Isend(data, length_of(bytes), MPI_BYTE, world_rank, lane.tag(), comm_, &request), "MPI_Isend");
+  requests_.push_back(request);
+  posted_.push_back({&lane, member, -1});
+}
+
+void MessageBoard::recv(Lane& lane, void* data, std::size_t bytes, int member) {
+  MPI_Request request = MPI_REQUEST_NULL;
+  const int world_rank = lane.group().members[static_cast<std::size_t>(member)];
+  check_mpi(MPI_Irecv(data, length_of(bytes), MPI_BYTE, world_rank, lane.tag(), comm_, &request), "MPI_Irecv");
+  requests_.push_back(request);
+  posted_.push_back({&lane, member, length_of(bytes)});
+}
+
+bool MessageBoard::poll() {
+  if (requests_.empty()) return false;
+  ended_.resize(requests_.size());
+  statuses_.resize(requests_.size());
+  int count = 0, code = MPI_SUCCESS;
+  // A call that finds nothing makes progress, and the next one sees what that brought.
+  for (int attempt = 0; attempt < 2 && count == 0; ++attempt) {
+    code = MPI_Testsome(static_cast<int>(requests_.size()), requests_.data(), &count, ended_.data(), statuses_.data());
+    if (code != MPI_SUCCESS && code != MPI_ERR_IN_STATUS) check_mpi(code, "MPI_Testsome");
+  }
+  for (int i = 0; i < count; ++i) {
+    const Posted& posted = posted_[static_cast<std::size_t>(ended_[static_cast<std::size_t>(i)])];
+    posted.lane->ended(judge(posted, statuses_[static_cast<std::size_t>(i)], code));
+  }
+  std::sort(ended_.begin(), ended_.begin() + count, std::greater<>());
+  for (int i = 0; i < count; ++i) forget(static_cast<std::size_t>(ended_[static_cast<std::size_t>(i)]));
+  return count > 0;
+}
+
+std::exception_ptr MessageBoard::judge(const Posted& posted, MPI_Status& status, int code) const {
+  const int world_rank = posted.lane->group().members[static_cast<std::size_t>(posted.member)];
+  try {
+    if (code == MPI_ERR_IN_STATUS && status.MPI_ERROR != MPI_SUCCESS) {
+      int kind = MPI_SUCCESS;
+      MPI_Error_class(status.MPI_ERROR, &kind);
+      if (kind == MPI_ERR_TRUNCATE)
+        fail("rank {} sent more than the {} bytes expected of it", world_rank, posted.bytes);
+      check_mpi(status.MPI_ERROR, "a message");
+    }
+    if (posted.bytes < 0) return nullptr;
+    int arrived = 0;
+    check_mpi(MPI_Get_count(&status, MPI_BYTE, &arrived), "MPI_Get_count");
+    if (arrived != posted.bytes)
+      fail("rank {} sent {} bytes where {} were expected", world_rank, arrived, posted.bytes);
+  } catch (...) {
+    return std::current_exception();
+  }
+  return nullptr;
+}
+
+void MessageBoard::forget(std::size_t index) {
+  requests_[index] = requests_.back();
+  posted_[index] = posted_.back();
+  requests_.pop_back();
+  posted_.pop_back();
+}
+
+bool MessageBoard::cancel(const Lane& lane) {
+  bool clean = true;
+  for (std::size_t i = requests_.size(); i-- > 0;) {
+    if (posted_[i].lane != &lane) continue;
+    if (posted_[i].bytes >= 0) MPI_Cancel(&requests_[i]);
+    constexpr double patience_seconds = 0.02;
+    int over = 0;
+    for (const double begun = seconds_now(); !over && seconds_now() - begun < patience_seconds;)
+      if (MPI_Test(&requests_[i], &over, MPI_STATUS_IGNORE) != MPI_SUCCESS) over = 1;
+    clean = clean && over;
+    forget(i);
+  }
+  return clean;
 }
 
 ScratchPool::Buffer ScratchPool::take(std::size_t bytes) {

@@ -1,5 +1,5 @@
-// One stream of messages of a collective, written as a coroutine: it posts sends and receives on its lane and awaits them; the
-// communication thread resumes it. Internal to the MPI transport.
+// One stream of messages of a collective, written as a coroutine: it posts sends and receives on its lane and awaits
+// them; the communication thread resumes it. Internal to the MPI transport.
 #pragma once
 #include <mpi.h>
 
@@ -76,29 +76,33 @@ class Flow {
   std::coroutine_handle<promise_type> handle_;
 };
 
+class MessageBoard;
+
 /// Messages of one tag with the members of a group. Only the communication thread uses it.
 class Lane {
  public:
-  Lane(MPI_Comm comm, const MpiGroup& group, int tag, ScratchPool& pool)
-      : comm_(comm), group_(&group), tag_(tag), pool_(pool) {}
+  Lane(MessageBoard& board, const MpiGroup& group, int tag, ScratchPool& pool)
+      : board_(board), group_(&group), tag_(tag), pool_(pool) {}
   ~Lane();
   Lane(const Lane&) = delete;
   Lane& operator=(const Lane&) = delete;
 
   const MpiGroup& group() const { return *group_; }
+  int tag() const { return tag_; }
   void send(const void* data, std::size_t bytes, int member);
   void recv(void* data, std::size_t bytes, int member);
-  /// True when all that was posted has ended. Throws Error if a message failed or had another length than expected.
-  bool test();
-  /// Forgets receives that never came; false if messages are still on their way, so that their memory must live on.
-  bool cancel();
+  /// True when all that was posted has ended, as far as the board has seen. Throws Error if a message failed or had
+  /// another length than expected.
+  bool test() const;
+  /// For the board: one message ended.
+  void ended(std::exception_ptr error);
   /// Scratch that lives as long as the lane.
   void* scratch(std::size_t bytes);
 
   /// `co_await lane.settled()` goes on when test() is true.
-  auto settled() {
+  auto settled() const {
     struct Settled {
-      Lane& lane;
+      const Lane& lane;
       bool await_ready() { return lane.test(); }
       void await_suspend(std::coroutine_handle<>) {}
       void await_resume() {}
@@ -107,18 +111,44 @@ class Lane {
   }
 
  private:
-  struct Expected {
-    int bytes = -1;  ///< of a receive
-    int member = 0;
-  };
-  MPI_Comm comm_;
+  MessageBoard& board_;
   const MpiGroup* group_;
   int tag_;
-  std::vector<MPI_Request> requests_;
-  std::vector<Expected> expected_;
-  std::vector<MPI_Status> statuses_;
+  int pending_ = 0;
+  std::exception_ptr error_;
   ScratchPool& pool_;
   std::vector<ScratchPool::Buffer> scratch_;
+};
+
+/// All messages in flight, so that one call asks MPI about them all.
+class MessageBoard {
+ public:
+  explicit MessageBoard(MPI_Comm comm) : comm_(comm) {}
+  MessageBoard(const MessageBoard&) = delete;
+  MessageBoard& operator=(const MessageBoard&) = delete;
+
+  void send(Lane& lane, const void* data, std::size_t bytes, int member);
+  void recv(Lane& lane, void* data, std::size_t bytes, int member);
+  /// Tells lanes of messages that ended; true if any did.
+  bool poll();
+  /// Forgets the lane's messages; false if some are still on their way, so that their memory must live on.
+  bool cancel(const Lane& lane);
+  bool empty() const { return requests_.empty(); }
+
+ private:
+  struct Posted {
+    Lane* lane = nullptr;
+    int member = 0;
+    int bytes = -1;  ///< of a receive
+  };
+  std::exception_ptr judge(const Posted& posted, MPI_Status& status, int code) const;
+  void forget(std::size_t index);
+
+  MPI_Comm comm_;
+  std::vector<MPI_Request> requests_;
+  std::vector<Posted> posted_;
+  std::vector<int> ended_;
+  std::vector<MPI_Status> statuses_;
 };
 
 }  // namespace weft

@@ -70,8 +70,9 @@ void MpiHeart::send(const Heartbeat& beat) {
     if (!free) continue;
     auto& bytes = outgoing_[static_cast<std::size_t>(monitor)];
     bytes = encode(beat);
-    check_mpi(MPI_Isend(bytes.data(), static_cast<int>(bytes.size()), MPI_BYTE, monitor, heartbeat_tag, comm_, &request),
-              "MPI_Isend");
+    check_mpi(
+        MPI_Isend(bytes.data(), static_cast<int>(bytes.size()), MPI_BYTE, monitor, heartbeat_tag, comm_, &request),
+        "MPI_Isend");
   }
 }
 
@@ -104,7 +105,9 @@ std::optional<std::string> MpiHeart::judge(double now) {
     }
   }
   const Heartbeat own = make_heartbeat(rank_, log_.activity(), now);
-  if (own.in_collective && own.stalled_seconds > own_report_factor * timeout_ + second_monitor_grace_seconds)
+  const bool excused = own.phase_seconds < own.phase_allowed;
+  if (!excused && own.in_collective &&
+      own.stalled_seconds > own_report_factor * timeout_ + second_monitor_grace_seconds)
     return fmt::format("rank {}: {} #{} of {} ({} bytes) has not moved for {:.1f} s (step {}, {})", rank_,
                        name_of(own.kind), own.sequence, own.group, own.bytes, own.stalled_seconds, own.step, own.phase);
   return std::nullopt;

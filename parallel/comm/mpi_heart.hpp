@@ -1,5 +1,5 @@
-// Sends this rank's heartbeats to the two monitors, ranks 0 and 1, and on those judges what arrives. Internal to the MPI
-// runtime; the communication thread drives it.
+// Sends this rank's heartbeats to the two monitors, ranks 0 and 1, and on those judges what arrives. Internal to the
+// MPI runtime; the communication thread drives it.
 #pragma once
 #include <mpi.h>
 

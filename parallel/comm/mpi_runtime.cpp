@@ -75,7 +75,8 @@ class MpiRuntime::Impl {
 MpiRuntime::MpiRuntime(int& argc, char**& argv, CommLog& log, MpiOptions options) {
   int level = 0;
   check_mpi(MPI_Init_thread(&argc, &argv, MPI_THREAD_SERIALIZED, &level), "MPI_Init_thread");
-  if (level < MPI_THREAD_SERIALIZED) fail("this MPI library gives thread level {}, and MPI_THREAD_SERIALIZED is needed", level);
+  if (level < MPI_THREAD_SERIALIZED)
+    fail("this MPI library gives thread level {}, and MPI_THREAD_SERIALIZED is needed", level);
   check_mpi(MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
   int rank = 0, size = 1;
   check_mpi(MPI_Comm_rank(MPI_COMM_WORLD, &rank), "MPI_Comm_rank");
@@ -121,7 +122,8 @@ MpiRuntime::~MpiRuntime() {
     MPI_Finalize();
     return;
   }
-  // Other ranks may be gone or elsewhere: MPI_Finalize would wait for them for ever. What messages may still touch stays.
+  // Other ranks may be gone or elsewhere: MPI_Finalize would wait for them for ever. What messages may still touch
+  // stays.
   log_warning("leaving without MPI_Finalize: {}",
               together ? "a collective was still in flight" : "not all ranks arrived at the end");
   impl_.release();

@@ -1,5 +1,5 @@
-// MPI from start to end. Made in main before anything that communicates, destroyed last. One thread makes every MPI call
-// between the two.
+// MPI from start to end. Made in main before anything that communicates, destroyed last. One thread makes every MPI
+// call between the two.
 #pragma once
 #include <functional>
 #include <memory>
@@ -13,21 +13,22 @@
 
 namespace weft {
 
-/// Whether neighbours compare what they started, so that ranks in different collectives get an Error that names both and do
-/// not wait for ever. Costs one small message a collective.
+/// Whether neighbours compare what they started, so that ranks in different collectives get an Error that names both
+/// and do not wait for ever. Costs one small message a collective.
 enum class CompareCollectives : bool { no, yes };
 
 struct MpiOptions {
   CompareCollectives compare = CompareCollectives::yes;
-  /// A rank that is silent, or in a collective that others are missing from, for longer than this fails the run. 0: never.
+  /// A rank that is silent, or in a collective that others are missing from, for longer than this fails the run. 0:
+  /// never.
   double timeout_seconds = 60;
   double heartbeat_seconds = 0.5;
   /// How long the destructor waits for the other ranks before it leaves without MPI_Finalize.
   double finalize_seconds = 10;
   MpiTuning tuning;
   TestPlan test_plan;
-  /// Called once, on the communication thread, after the report was written to standard error; should end the job through
-  /// abort_job(). When it returns, collectives in flight end with an Error that carries the report.
+  /// Called once, on the communication thread, after the report was written to standard error; should end the job
+  /// through abort_job(). When it returns, collectives in flight end with an Error that carries the report.
   std::function<void(const std::string& report)> on_failure;
 };
 
@@ -35,7 +36,8 @@ class MpiRuntime {
  public:
   /// Initialises MPI. Throws Error if MPI gives no thread support.
   MpiRuntime(int& argc, char**& argv, CommLog& log, MpiOptions options);
-  /// Finalises MPI if all ranks arrive within options.finalize_seconds and nothing failed; otherwise leaves MPI as it is.
+  /// Finalises MPI if all ranks arrive within options.finalize_seconds and nothing failed; otherwise leaves MPI as it
+  /// is.
   ~MpiRuntime();
   MpiRuntime(const MpiRuntime&) = delete;
   MpiRuntime& operator=(const MpiRuntime&) = delete;
@@ -49,7 +51,8 @@ class MpiRuntime {
   int local_rank() const { return local_rank_; }
   int local_size() const { return local_size_; }
 
-  /// True if every rank calls it within `seconds`; false once, false ever after. Does not wait for collectives in flight.
+  /// True if every rank calls it within `seconds`; false once, false ever after. Does not wait for collectives in
+  /// flight.
   bool all_alive(double seconds);
   /// Ends all ranks with `status`; does not return. Callable from any thread.
   [[noreturn]] void abort_job(int status);

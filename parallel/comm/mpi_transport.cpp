@@ -9,11 +9,12 @@ MpiTransport::MpiTransport(MpiEngine& engine, const std::vector<RankPlace>& plac
   engine_.reserve_context(group_->context);
   const auto host = [&](int member) -> const std::string& { return places_[static_cast<std::size_t>(member)].host; };
   const std::string& first = host(group_->members.front());
-  group_->spans_hosts = std::any_of(group_->members.begin(), group_->members.end(),
-                                    [&](int member) { return host(member) != first; });
+  group_->spans_hosts =
+      std::any_of(group_->members.begin(), group_->members.end(), [&](int member) { return host(member) != first; });
 }
 
-std::unique_ptr<Transport> MpiTransport::subgroup(const std::vector<int>& members, int context, const std::string& name) {
+std::unique_ptr<Transport> MpiTransport::subgroup(const std::vector<int>& members, int context,
+                                                  const std::string& name) {
   auto group = std::make_shared<MpiGroup>();
   group->name = name;
   group->context = context;

@@ -58,8 +58,8 @@ class Operation {
   std::uint64_t record_ = 0;
 };
 
-/// A handle on a started collective. Empty handles are complete. Dropping one neither waits for nor stops the collective,
-/// which then needs its Keep.
+/// A handle on a started collective. Empty handles are complete. Dropping one neither waits for nor stops the
+/// collective, which then needs its Keep.
 class Work {
  public:
   Work() = default;

@@ -37,9 +37,10 @@ void combine_typed(void* out_, const void* a_, const void* b_, std::int64_t coun
       out[i] = bf16(Op::apply(static_cast<float>(a[i]), static_cast<float>(b[i])));
     else if constexpr (std::is_integral_v<T>)
       // Unsigned arithmetic: integer sums wrap.
-      out[i] = std::is_same_v<Op, Sum>
-                   ? static_cast<T>(static_cast<std::make_unsigned_t<T>>(a[i]) + static_cast<std::make_unsigned_t<T>>(b[i]))
-                   : Op::apply(a[i], b[i]);
+      out[i] =
+          std::is_same_v<Op, Sum>
+              ? static_cast<T>(static_cast<std::make_unsigned_t<T>>(a[i]) + static_cast<std::make_unsigned_t<T>>(b[i]))
+              : Op::apply(a[i], b[i]);
     else
       out[i] = Op::apply(a[i], b[i]);
   }
@@ -94,8 +95,9 @@ void sum_bf16(std::span<const bf16* const> parts, float* out, std::int64_t count
 }
 
 void sum_bf16(std::span<const bf16* const> parts, bf16* out, std::int64_t count) {
-  sum_tiles(parts, count,
-            [out](std::int64_t begin, std::int64_t length, const float* total) { to_bf16(total, out + begin, length); });
+  sum_tiles(parts, count, [out](std::int64_t begin, std::int64_t length, const float* total) {
+    to_bf16(total, out + begin, length);
+  });
 }
 
 void to_bf16(const float* __restrict x, bf16* __restrict y, std::int64_t count) {

@@ -70,9 +70,9 @@ struct TestState {
 
   TestPlan plan;
   std::mutex mutex;
-  std::vector<std::int64_t> matched;                  ///< operations that a rule has seen
-  double link_free = 0;                               ///< seconds_now() when the link has passed all bulk bytes so far
-  std::map<std::string, std::vector<Finish>> held;    ///< by group: ends that wait for a later one
+  std::vector<std::int64_t> matched;                ///< operations that a rule has seen
+  double link_free = 0;                             ///< seconds_now() when the link has passed all bulk bytes so far
+  std::map<std::string, std::vector<Finish>> held;  ///< by group: ends that wait for a later one
   std::vector<std::shared_ptr<Operation>> hanging;
   Timer timer;
 
@@ -233,7 +233,8 @@ void TestTransport::end(const std::shared_ptr<TestState>& state, const std::stri
 double number_of(std::string_view text, std::string_view item) {
   double value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc() || end != text.data() + text.size()) fail_user("test plan: '{}' is not a number in '{}'", text, item);
+  if (error != std::errc() || end != text.data() + text.size())
+    fail_user("test plan: '{}' is not a number in '{}'", text, item);
   return value;
 }
 
@@ -266,7 +267,8 @@ FaultRule parse_rule(std::string_view item) {
     const auto key = setting.substr(0, equals);
     const bool has_value = equals != std::string_view::npos;
     const double value = has_value ? number_of(setting.substr(equals + 1), item) : 0;
-    const auto fault = std::find_if(std::begin(faults), std::end(faults), [&](const auto& f) { return f.first == key; });
+    const auto fault =
+        std::find_if(std::begin(faults), std::end(faults), [&](const auto& f) { return f.first == key; });
     if (fault != std::end(faults)) {
       rule.fault = fault->second;
       rule.value = value;
@@ -310,7 +312,8 @@ TestPlan parse_test_plan(std::string_view text) {
   return plan;
 }
 
-std::unique_ptr<Transport> make_test_transport(std::unique_ptr<Transport> inner, const TestPlan& plan, std::string name) {
+std::unique_ptr<Transport> make_test_transport(std::unique_ptr<Transport> inner, const TestPlan& plan,
+                                               std::string name) {
   return std::make_unique<TestTransport>(std::move(inner), std::make_shared<TestState>(plan), std::move(name));
 }
 

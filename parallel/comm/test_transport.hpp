@@ -1,4 +1,5 @@
-// A decorator for tests and experiments: a slower network, late or reordered completion, and collectives that break on purpose.
+// A decorator for tests and experiments: a slower network, late or reordered completion, and collectives that break on
+// purpose.
 #pragma once
 #include <cstdint>
 #include <memory>
@@ -32,8 +33,8 @@ struct FaultRule {
   double value = 0;
 };
 
-/// A link that each operation's wire bytes pass one after another; urgent operations pass bulk ones. Its time is waited for by a
-/// timer, without computing.
+/// A link that each operation's wire bytes pass one after another; urgent operations pass bulk ones. Its time is waited
+/// for by a timer, without computing.
 struct TestNetwork {
   double bytes_per_second = 0;  ///< 0: as fast as the real one
   double latency_seconds = 0;
@@ -45,10 +46,12 @@ struct TestPlan {
   bool empty() const { return faults.empty() && network.bytes_per_second <= 0 && network.latency_seconds <= 0; }
 };
 
-/// Parses "bandwidth=1e8,latency=1e-3;all_reduce:dp:first=3,count=1,rank=1,scale=2;any:any:delay=0.1". Throws UserError.
+/// Parses "bandwidth=1e8,latency=1e-3;all_reduce:dp:first=3,count=1,rank=1,scale=2;any:any:delay=0.1". Throws
+/// UserError.
 TestPlan parse_test_plan(std::string_view text);
 
 /// Wraps `inner`, and every group made from it.
-std::unique_ptr<Transport> make_test_transport(std::unique_ptr<Transport> inner, const TestPlan& plan, std::string name);
+std::unique_ptr<Transport> make_test_transport(std::unique_ptr<Transport> inner, const TestPlan& plan,
+                                               std::string name);
 
 }  // namespace weft

@@ -8,8 +8,8 @@
 
 namespace weft {
 
-/// Moves the bytes of one group of two or more ranks. Everything that arrives here is checked: contiguous views on a device
-/// that serves(), equal counts, more than zero elements.
+/// Moves the bytes of one group of two or more ranks. Everything that arrives here is checked: contiguous views on a
+/// device that serves(), equal counts, more than zero elements.
 class Transport {
  public:
   virtual ~Transport() = default;
@@ -23,7 +23,8 @@ class Transport {
   virtual int free_context() const = 0;
   /// `members`: ranks in this group that form the new one, in order, this rank among them. `context`: the largest
   /// free_context() of this group's ranks. Ranks of different new groups may pass the same context.
-  virtual std::unique_ptr<Transport> subgroup(const std::vector<int>& members, int context, const std::string& name) = 0;
+  virtual std::unique_ptr<Transport> subgroup(const std::vector<int>& members, int context,
+                                              const std::string& name) = 0;
 };
 
 }  // namespace weft

@@ -1,6 +1,6 @@
 // Attention forward and backward on one thread: FLOP/s on the visible (query, key) pairs, beside the rate of f32
-// multiply-adds of the same instruction set, measured in the same run. Times are the thread's own processor time, the best
-// of several, so that a busy machine does not spoil them.
+// multiply-adds of the same instruction set, measured in the same run. Times are the thread's own processor time, the
+// best of several, so that a busy machine does not spoil them.
 #include <fmt/core.h>
 #include <immintrin.h>
 #include <time.h>
@@ -64,7 +64,8 @@ double peak_flops(cpu::Isa isa) {
   return 2.0 * (wide ? 16 : 8) * 12 * static_cast<double>(peak_rounds) / seconds;
 }
 
-void measure(ExecContext& exec, cpu::Isa isa, DType dtype, std::int64_t length, std::int64_t heads, std::int64_t kv_heads, float p) {
+void measure(ExecContext& exec, cpu::Isa isa, DType dtype, std::int64_t length, std::int64_t heads,
+             std::int64_t kv_heads, float p) {
   constexpr std::int64_t dim = 64;
   const std::int64_t row = (heads + 2 * kv_heads) * dim;
   const auto make = [&](Shape shape, DType type) {
@@ -99,15 +100,18 @@ void measure(ExecContext& exec, cpu::Isa isa, DType dtype, std::int64_t length, 
   spec.dropout.key = &key;
   const auto& kernels = exec.kernels().attention;
   const MutView q = part(qkv, 0, heads), k = part(qkv, heads, kv_heads), v = part(qkv, heads + kv_heads, kv_heads);
-  const MutView dq = part(dqkv, 0, heads), dk = part(dqkv, heads, kv_heads), dv = part(dqkv, heads + kv_heads, kv_heads);
+  const MutView dq = part(dqkv, 0, heads), dk = part(dqkv, heads, kv_heads),
+                dv = part(dqkv, heads + kv_heads, kv_heads);
   const double forward = best_seconds([&] { kernels.forward(exec, q, k, v, spec, out, lse); });
   const double backward = best_seconds([&] { kernels.backward(exec, q, k, v, out, lse, dout, spec, dq, dk, dv); });
   const double peak = peak_flops(isa);
   const double pairs = static_cast<double>(heads) * static_cast<double>(length) * static_cast<double>(length + 1) / 2;
-  const double f = attention_cost(pairs, dim, 0).flops / forward, b = 2.5 * attention_cost(pairs, dim, 0).flops / backward;
-  fmt::print("{:>5} T={:<5} heads={}/{} p={:.1f}  forward {:6.1f} GFLOP/s ({:4.1f}%)  backward {:6.1f} GFLOP/s ({:4.1f}%)"
-             "  of {:.1f}\n",
-             name_of(dtype), length, heads, kv_heads, p, f * 1e-9, 100 * f / peak, b * 1e-9, 100 * b / peak, peak * 1e-9);
+  const double f = attention_cost(pairs, dim, 0).flops / forward,
+               b = 2.5 * attention_cost(pairs, dim, 0).flops / backward;
+  fmt::print(
+      "{:>5} T={:<5} heads={}/{} p={:.1f}  forward {:6.1f} GFLOP/s ({:4.1f}%)  backward {:6.1f} GFLOP/s ({:4.1f}%)"
+      "  of {:.1f}\n",
+      name_of(dtype), length, heads, kv_heads, p, f * 1e-9, 100 * f / peak, b * 1e-9, 100 * b / peak, peak * 1e-9);
   for (const MutView& view : {qkv, dqkv, out, dout, lse})
     exec.memory().deallocate(view.data, view.bytes(), MemoryUse::activation);
 }

@@ -112,23 +112,23 @@ LibraryRates library_rates(std::int64_t m, std::int64_t n, std::int64_t k, DType
   const double flops = 2e-9 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k);
   const auto rate = [&](const primitive& op, std::unordered_map<int, memory> args) {
     return flops / time(repeats, [&] {
-             op.execute(queue, args);
-             queue.wait();
-           }).best;
+                     op.execute(queue, args);
+                     queue.wait();
+                   }).best;
   };
   memory in(x, cpu), out(y, cpu), gradient(dw, cpu), w(forward.weights_desc(), cpu), wt(data.weights_desc(), cpu);
-  for (const memory& one : {in, out, w, wt, gradient})
-    std::memset(one.get_data_handle(), 0, one.get_desc().get_size());
+  for (const memory& one : {in, out, w, wt, gradient}) std::memset(one.get_data_handle(), 0, one.get_desc().get_size());
   return {rate(inner_product_forward(forward), {{DNNL_ARG_SRC, in}, {DNNL_ARG_WEIGHTS, w}, {DNNL_ARG_DST, out}}),
-          rate(inner_product_backward_data(data), {{DNNL_ARG_DIFF_DST, out}, {DNNL_ARG_WEIGHTS, wt}, {DNNL_ARG_DIFF_SRC, in}}),
+          rate(inner_product_backward_data(data),
+               {{DNNL_ARG_DIFF_DST, out}, {DNNL_ARG_WEIGHTS, wt}, {DNNL_ARG_DIFF_SRC, in}}),
           rate(inner_product_backward_weights(weight),
                {{DNNL_ARG_DIFF_DST, out}, {DNNL_ARG_SRC, in}, {DNNL_ARG_DIFF_WEIGHTS, gradient}})};
 }
 
 void product_rates(ExecContext& exec, std::int64_t m, std::int64_t n, std::int64_t k, DType dtype, int repeats) {
   Allocator& mem = exec.memory();
-  const Buffer x(mem, m, k, dtype, 1), w(mem, n, k, DType::f32, 2), y(mem, m, n, dtype, 3), dw(mem, n, k, DType::f32, 4),
-      db(mem, 1, n, DType::f32, 5);
+  const Buffer x(mem, m, k, dtype, 1), w(mem, n, k, DType::f32, 2), y(mem, m, n, dtype, 3),
+      dw(mem, n, k, DType::f32, 4), db(mem, 1, n, DType::f32, 5);
   std::unique_ptr<PackedWeight> pack;
   const WeightRef weight{w.view(), &pack, 1};
   const MutView bias = db.view().reshaped(Shape{n});
@@ -141,7 +141,8 @@ void product_rates(ExecContext& exec, std::int64_t m, std::int64_t n, std::int64
   const LibraryRates library = library_rates(m, n, k, dtype, repeats);
   std::printf("%6ld %6ld %6ld %5s  ", m, n, k, name_of(dtype).data());
   const double beside[] = {library.forward, library.data, library.weight};
-  for (int i = 0; i < 3; ++i) std::printf("  %6.1f %6.1f %6.1f ", flops / times[i].best, flops / times[i].median, beside[i]);
+  for (int i = 0; i < 3; ++i)
+    std::printf("  %6.1f %6.1f %6.1f ", flops / times[i].best, flops / times[i].median, beside[i]);
   std::printf("\n");
   std::fflush(stdout);
 }
@@ -159,8 +160,8 @@ void loss_rates(ExecContext& exec, std::int64_t m, std::int64_t vocabulary, std:
                                         View(weights.data(), Shape{m}, DType::f32), 1.0f / static_cast<float>(m),
                                         Write::add, MutView(loss.data(), Shape{m}, DType::f32), dh.view(), dw.view());
   });
-  std::printf("loss %6ld rows, vocabulary %6ld, width %5ld %5s   %6.1f %6.1f\n", m, vocabulary, d, name_of(dtype).data(),
-              flops / t.best, flops / t.median);
+  std::printf("loss %6ld rows, vocabulary %6ld, width %5ld %5s   %6.1f %6.1f\n", m, vocabulary, d,
+              name_of(dtype).data(), flops / t.best, flops / t.median);
   std::fflush(stdout);
 }
 
@@ -173,7 +174,7 @@ int main(int argc, char** argv) {
   omp_set_num_threads(threads);
   auto memory = make_caching_allocator(make_host_memory());
   KernelTable table;
-  cpu::bind_linear(table, cpu::Isa::v4);
+  cpu::bind_linear(table, cpu::best_isa());
   ExecContext exec(table, *memory, threads);
   exec.backend = cpu::make_state();
 
@@ -190,8 +191,8 @@ int main(int argc, char** argv) {
   }
   std::printf("GFLOP/s, %d threads: best and median of ours, best of oneDNN's inner product\n", threads);
   std::printf("%6s %6s %6s %5s  %22s %22s %22s\n", "M", "N", "K", "", "forward", "data gradient", "weight gradient");
-  const std::int64_t shapes[][3] = {{4096, 1152, 384}, {4096, 384, 384},  {4096, 1536, 384}, {4096, 384, 1536},
-                                    {256, 1536, 384},  {256, 384, 1536},  {2048, 2304, 768}, {2048, 768, 768},
+  const std::int64_t shapes[][3] = {{4096, 1152, 384}, {4096, 384, 384}, {4096, 1536, 384}, {4096, 384, 1536},
+                                    {256, 1536, 384},  {256, 384, 1536}, {2048, 2304, 768}, {2048, 768, 768},
                                     {2048, 3072, 768}, {2048, 768, 3072}};
   for (DType dtype : {DType::f32, DType::bf16}) {
     if (which != "all" && which != name_of(dtype)) continue;

@@ -1,5 +1,5 @@
-// main of every program under mpirun: --ranks=N must be the size of the world; failures of all ranks are printed by rank 0 and
-// fail every rank. --direct-ranks=N sets MpiTuning::direct_ranks.
+// main of every program under mpirun: --ranks=N must be the size of the world; failures of all ranks are printed by
+// rank 0 and fail every rank. --direct-ranks=N and --lanes=N set MpiTuning::direct_ranks and local_lanes.
 #include <cstdio>
 #include <cstdlib>
 #include <string>
@@ -39,7 +39,8 @@ std::string gather(const std::string& own) {
   all.all_reduce(MutView(&longest, {1}, DType::i64), {.op = ReduceOp::max}).wait();
   std::vector<char> mine(static_cast<std::size_t>(longest)), every(mine.size() * static_cast<std::size_t>(all.size()));
   std::copy(own.begin(), own.end(), mine.begin());
-  all.all_gather(View(mine.data(), {longest}, DType::u8), MutView(every.data(), {all.size() * longest}, DType::u8)).wait();
+  all.all_gather(View(mine.data(), {longest}, DType::u8), MutView(every.data(), {all.size() * longest}, DType::u8))
+      .wait();
   std::string text;
   for (const char c : every)
     if (c != '\0') text += c;
@@ -59,6 +60,7 @@ int run(int argc, char** argv) {
   MpiOptions options;
   options.timeout_seconds = 60;
   options.tuning.direct_ranks = number("--direct-ranks=", options.tuning.direct_ranks);
+  options.tuning.local_lanes = number("--lanes=", options.tuning.local_lanes);
   options.on_failure = [](const std::string&) { runtime->abort_job(1); };
   MpiRuntime mpi(argc, argv, comm_log, options);
   runtime = &mpi;

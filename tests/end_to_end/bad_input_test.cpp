@@ -85,30 +85,32 @@ Words launched(const Words& words) {
 
 INSTANTIATE_TEST_SUITE_P(
     Table, BadInputTest,
-    testing::Values(
-        BadInput{"UnknownCommand", {"tarin"}, {"unknown command `tarin`", "did you mean `weft train`?"}},
-        BadInput{"UnknownOption", train({"--stpes", "2"}), {"--stpes", "did you mean --steps?"}},
-        BadInput{"BadValue", train({"--steps", "many"}), {"--steps", "`many`", "whole number"}},
-        BadInput{"MissingData", train({}, "DIR/no.txt"), {"DIR/no.txt"}},
-        BadInput{"EmptyData", train({}, "DIR/empty.txt"), {"DIR/empty.txt", "empty"}},
-        BadInput{"ShortData", train({}, "DIR/short.txt"), {"short"}},
-        BadInput{"TornTokens", train({}, "DIR/odd.bin"), {"DIR/odd.bin"}},
-        BadInput{"TokenOutsideTheVocabulary", train({"--vocab", "300", "--data-format", "u16"}, "DIR/large.bin"),
-                 {"--vocab", "300", "65536"}},
-        BadInput{"HeadsAndWidth", train({"--heads", "3"}), {"--heads", "3", "32"}},
-        BadInput{"BatchAndRanks", launched(train({"--batch", "3"})), {"batch", "3", "2"}},
-        BadInput{"LayoutAndRanks", launched(train({"--dp", "3"})), {"dp", "3", "2"}},
-        BadInput{"OutputIsAFile", train({"--out", "DIR/file"}), {"--out", "DIR/file"}},
-        BadInput{"OutputBelowAFile", launched(train({"--out", "DIR/file/out"})), {"--out", "DIR/file/out"}},
-        BadInput{"ConfigIsMissing", train({"--config", "DIR/no.cfg"}), {"--config", "DIR/no.cfg"}},
-        BadInput{"ResumeFromNothing", train({"--resume", "DIR/no"}), {"DIR/no"}},
-        BadInput{"CheckpointIsMissing", {"sample", "--checkpoint", "DIR/no"}, {"DIR/no"}},
-        BadInput{"ReportOfNoRun", {"report", "DIR"}, {"DIR", "metrics.jsonl"}},
-        BadInput{"PrepareFromNothing", {"prepare", "--out", "DIR/out", "DIR/no.txt"}, {"DIR/no.txt"}},
-        BadInput{"PrepareOverAFolder", {"prepare", "--out", "DIR", "DIR/data.txt"}, {"DIR"}},
-        BadInput{"LaunchOfNothing", {"launch", "-n", "2"}, {"nothing to launch"}},
-        BadInput{"LaunchOfAnother", {"launch", "--", "trian"}, {"`trian`", "did you mean train?"}},
-        BadInput{"LaunchHostfile", {"launch", "--hostfile", "DIR/no", "-n", "2", "--", "train", "--data", "x"}, {"--hostfile"}}),
+    testing::Values(BadInput{"UnknownCommand", {"tarin"}, {"unknown command `tarin`", "did you mean `weft train`?"}},
+                    BadInput{"UnknownOption", train({"--stpes", "2"}), {"--stpes", "did you mean --steps?"}},
+                    BadInput{"BadValue", train({"--steps", "many"}), {"--steps", "`many`", "whole number"}},
+                    BadInput{"MissingData", train({}, "DIR/no.txt"), {"DIR/no.txt"}},
+                    BadInput{"EmptyData", train({}, "DIR/empty.txt"), {"DIR/empty.txt", "empty"}},
+                    BadInput{"ShortData", train({}, "DIR/short.txt"), {"short"}},
+                    BadInput{"TornTokens", train({}, "DIR/odd.bin"), {"DIR/odd.bin"}},
+                    BadInput{"TokenOutsideTheVocabulary",
+                             train({"--vocab", "300", "--data-format", "u16"}, "DIR/large.bin"),
+                             {"--vocab", "300", "65536"}},
+                    BadInput{"HeadsAndWidth", train({"--heads", "3"}), {"--heads", "3", "32"}},
+                    BadInput{"BatchAndRanks", launched(train({"--batch", "3"})), {"batch", "3", "2"}},
+                    BadInput{"LayoutAndRanks", launched(train({"--dp", "3"})), {"dp", "3", "2"}},
+                    BadInput{"OutputIsAFile", train({"--out", "DIR/file"}), {"--out", "DIR/file"}},
+                    BadInput{"OutputBelowAFile", launched(train({"--out", "DIR/file/out"})), {"--out", "DIR/file/out"}},
+                    BadInput{"ConfigIsMissing", train({"--config", "DIR/no.cfg"}), {"--config", "DIR/no.cfg"}},
+                    BadInput{"ResumeFromNothing", train({"--resume", "DIR/no"}), {"DIR/no"}},
+                    BadInput{"CheckpointIsMissing", {"sample", "--checkpoint", "DIR/no"}, {"DIR/no"}},
+                    BadInput{"ReportOfNoRun", {"report", "DIR"}, {"DIR", "metrics.jsonl"}},
+                    BadInput{"PrepareFromNothing", {"prepare", "--out", "DIR/out", "DIR/no.txt"}, {"DIR/no.txt"}},
+                    BadInput{"PrepareOverAFolder", {"prepare", "--out", "DIR", "DIR/data.txt"}, {"DIR"}},
+                    BadInput{"LaunchOfNothing", {"launch", "-n", "2"}, {"nothing to launch"}},
+                    BadInput{"LaunchOfAnother", {"launch", "--", "trian"}, {"`trian`", "did you mean train?"}},
+                    BadInput{"LaunchHostfile",
+                             {"launch", "--hostfile", "DIR/no", "-n", "2", "--", "train", "--data", "x"},
+                             {"--hostfile"}}),
     [](const auto& row) { return row.param.name; });
 
 // A trained checkpoint that each test may damage.
@@ -152,19 +154,29 @@ TEST_F(CheckpointTest, DamagedTensorsAreNotResumedFrom) {
     file.seekp(size - from_end);
     file.put(byte);
     file.close();
-    expect_one_line(run_weft(in_folder(train({"--quiet", "--steps", "4", "--resume", path.parent_path().string()}), folder_)),
-                    {path.filename().string()});
+    expect_one_line(
+        run_weft(in_folder(train({"--quiet", "--steps", "4", "--resume", path.parent_path().string()}), folder_)),
+        {path.filename().string()});
     file.open(path, std::ios::in | std::ios::out | std::ios::binary);
     file.seekp(size - from_end);
     file.put(static_cast<char>(byte ^ 0x10));
   }
-  EXPECT_EQ(run_weft(in_folder(train({"--quiet", "--steps", "3", "--resume", path.parent_path().string()}), folder_)).status, 0);
+  EXPECT_EQ(
+      run_weft(in_folder(train({"--quiet", "--steps", "3", "--resume", path.parent_path().string()}), folder_)).status,
+      0);
 }
 
 TEST(DifferentRanks, AreRefusedByOneLine) {
   const TemporaryFolder folder;
   folder.write("data.txt", text());
-  Words words = {"env", "OMPI_ALLOW_RUN_AS_ROOT=1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1", "mpirun", "-q", "--oversubscribe", "-n", "1",
+  Words words = {"env",
+                 "OMPI_ALLOW_RUN_AS_ROOT=1",
+                 "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1",
+                 "mpirun",
+                 "-q",
+                 "--oversubscribe",
+                 "-n",
+                 "1",
                  weft_path()};
   const Words first = in_folder(train({}), folder), second = in_folder(train({"--lr", "0.5"}), folder);
   words.insert(words.end(), first.begin(), first.end());

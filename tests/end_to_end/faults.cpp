@@ -140,9 +140,10 @@ Training::~Training() {
 Words Training::train(const Words& more) const {
   Words words = {weft_path(), "train", "--data", folder_ / "data.txt", "--out", out()};
   std::map<std::string, std::string> values = {
-      {"--layers", "1"},    {"--d-model", "32"},     {"--heads", "2"},       {"--seq", "32"},      {"--batch", "12"},
-      {"--threads", "1"},   {"--dropout", "0.1"},    {"--warmup", "10"},     {"--lr", "0.003"},    {"--schedule", "constant"},
-      {"--valid-every", "0"}, {"--checkpoint-every", "0"}, {"--steps", "100000000"}};
+      {"--layers", "1"},       {"--d-model", "32"},        {"--heads", "2"},       {"--seq", "32"},
+      {"--batch", "12"},       {"--threads", "1"},         {"--dropout", "0.1"},   {"--warmup", "10"},
+      {"--lr", "0.003"},       {"--schedule", "constant"}, {"--valid-every", "0"}, {"--checkpoint-every", "0"},
+      {"--steps", "100000000"}};
   for (const Words& list : {options_, more})
     for (std::size_t i = 0; i + 1 < list.size(); i += 2) values[list[i]] = list[i + 1];
   for (const auto& [name, value] : values) words.insert(words.end(), {name, value});
@@ -159,9 +160,18 @@ Words Training::command(int ranks, const Words& more) const {
 }
 
 Words Training::bare_mpirun(int ranks, const Words& more) const {
-  Words words = {"env", "OMPI_ALLOW_RUN_AS_ROOT=1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1", "OMPI_MCA_rmaps_base_oversubscribe=1",
-                 "OMPI_MCA_hwloc_base_binding_policy=none", "OMPI_MCA_mpi_yield_when_idle=1", "OMPI_MCA_pml=ob1",
-                 "OMPI_MCA_btl=self,vader", "mpirun", "-q", "-n", std::to_string(ranks)};
+  Words words = {"env",
+                 "OMPI_ALLOW_RUN_AS_ROOT=1",
+                 "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1",
+                 "OMPI_MCA_rmaps_base_oversubscribe=1",
+                 "OMPI_MCA_hwloc_base_binding_policy=none",
+                 "OMPI_MCA_mpi_yield_when_idle=1",
+                 "OMPI_MCA_pml=ob1",
+                 "OMPI_MCA_btl=self,vader",
+                 "mpirun",
+                 "-q",
+                 "-n",
+                 std::to_string(ranks)};
   const Words program = train(more);
   words.insert(words.end(), program.begin(), program.end());
   return words;
@@ -202,7 +212,8 @@ std::int64_t Training::last_step() const {
 std::vector<std::int64_t> Training::checkpoints() const {
   std::vector<std::int64_t> steps;
   std::error_code error;
-  for (fs::directory_iterator entry(folder_ / "out/checkpoints", error), end; !error && entry != end; entry.increment(error)) {
+  for (fs::directory_iterator entry(folder_ / "out/checkpoints", error), end; !error && entry != end;
+       entry.increment(error)) {
     const std::string name = entry->path().filename();
     if (name.size() == 13 && name.starts_with("step-")) steps.push_back(std::stoll(name.substr(5)));
   }
@@ -243,6 +254,12 @@ std::map<int, pid_t> Training::ranks() const {
     found[rank] = process.pid;
   }
   return found;
+}
+
+std::optional<pid_t> Training::mpirun() const {
+  for (const Process& process : processes_naming(out()))
+    if (process.words[0] == "mpirun") return process.pid;
+  return std::nullopt;
 }
 
 std::vector<pid_t> Training::processes() const {

@@ -75,6 +75,7 @@ class Training {
 
   /// Ranks that run now, by number (one rank alone is number 0).
   std::map<int, pid_t> ranks() const;
+  std::optional<pid_t> mpirun() const;
   /// Every process of this run: launcher, mpirun and ranks.
   std::vector<pid_t> processes() const;
   /// True once no process of this run is left.

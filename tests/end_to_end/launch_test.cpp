@@ -26,7 +26,6 @@ Outcome launch_and(const TemporaryFolder& folder, const std::string& act) {
   return run_program({"bash", "-c", script, weft_path(), folder.path().string()}, 180);
 }
 
-
 class StopTest : public testing::TestWithParam<const char*> {};
 
 TEST_P(StopTest, SavesAndEndsWith75) {
@@ -37,7 +36,8 @@ TEST_P(StopTest, SavesAndEndsWith75) {
   EXPECT_THAT(outcome.err, testing::Not(HasSubstr("is left")));
 }
 
-INSTANTIATE_TEST_SUITE_P(Signals, StopTest, testing::Values("TERM", "INT", "USR1"), [](const auto& row) { return row.param; });
+INSTANTIATE_TEST_SUITE_P(Signals, StopTest, testing::Values("TERM", "INT", "USR1"),
+                         [](const auto& row) { return row.param; });
 
 TEST(LaunchFaults, AKilledRankIsNamedAndNobodyIsLeft) {
   const TemporaryFolder folder;

@@ -69,7 +69,8 @@ TEST_P(StoppedTwice, ReachesTheSameBits) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Table, StoppedTwice,
-                         testing::Values(Case{"AloneByUsr1", 0, Stop::usr1_to_ranks}, Case{"AloneByTime", 0, Stop::max_time},
+                         testing::Values(Case{"AloneByUsr1", 0, Stop::usr1_to_ranks},
+                                         Case{"AloneByTime", 0, Stop::max_time},
                                          Case{"TwoRanksByUsr1", 2, Stop::usr1_to_ranks},
                                          Case{"TwoRanksByUsr1ToLaunch", 2, Stop::usr1_to_launch},
                                          Case{"TwoRanksByTermToLaunch", 2, Stop::term_to_launch},

@@ -11,7 +11,9 @@ namespace weft::test {
 namespace {
 
 /// Small, different for each rank and element; sums over 8 ranks are exact in bf16 and u8.
-int value(int rank, std::int64_t i) { return static_cast<int>((static_cast<std::uint64_t>(i) * 7 + static_cast<std::uint64_t>(rank) * 3) % 13); }
+int value(int rank, std::int64_t i) {
+  return static_cast<int>((static_cast<std::uint64_t>(i) * 7 + static_cast<std::uint64_t>(rank) * 3) % 13);
+}
 
 template <class T>
 T as(int x) {
@@ -62,7 +64,8 @@ TYPED_TEST(Collectives, AllReduceIsTheReductionOverRanks) {
       auto x = inputs<TypeParam>(rank, count);
       world().all_reduce(mut(x), {.op = op}).wait();
       for (std::int64_t i = 0; i < count; ++i)
-        ASSERT_EQ(x[static_cast<std::size_t>(i)], reduced<TypeParam>(op, 0, ranks, i)) << name_of(op) << count << " at " << i;
+        ASSERT_EQ(x[static_cast<std::size_t>(i)], reduced<TypeParam>(op, 0, ranks, i))
+            << name_of(op) << count << " at " << i;
     }
 }
 
@@ -116,7 +119,8 @@ TYPED_TEST(Collectives, AllToAllTransposesParts) {
     world().all_to_all(view(input), mut(output)).wait();
     for (int from = 0; from < ranks; ++from)
       for (std::int64_t i = 0; i < count; ++i)
-        ASSERT_EQ(output[static_cast<std::size_t>(from * count + i)], as<TypeParam>(value(from, rank * count + i))) << count;
+        ASSERT_EQ(output[static_cast<std::size_t>(from * count + i)], as<TypeParam>(value(from, rank * count + i)))
+            << count;
   }
 }
 
@@ -134,7 +138,9 @@ TYPED_TEST(Collectives, ExclusiveScanReducesLowerRanks) {
         else if (op == ReduceOp::sum)
           ASSERT_EQ(y, as<TypeParam>(0));
         else
-          ASSERT_LE(static_cast<double>(static_cast<std::conditional_t<std::is_same_v<TypeParam, bf16>, float, TypeParam>>(y)), 0);
+          ASSERT_LE(static_cast<double>(
+                        static_cast<std::conditional_t<std::is_same_v<TypeParam, bf16>, float, TypeParam>>(y)),
+                    0);
       }
     }
 }

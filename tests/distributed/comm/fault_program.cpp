@@ -48,8 +48,7 @@ int stay_away(const Job& job) {
 
 int never_send(const Job& job) {
   float x = 0;
-  if (!job.odd() && job.mpi.rank() == 0)
-    job.mpi.world().recv(MutView(&x, {1}, DType::f32), job.odd_rank).wait();
+  if (!job.odd() && job.mpi.rank() == 0) job.mpi.world().recv(MutView(&x, {1}, DType::f32), job.odd_rank).wait();
   rest(60);
   return 0;
 }
@@ -74,7 +73,8 @@ int different_large_size(const Job& job) {
   return 0;
 }
 
-/// Ends well: nobody communicates for longer than the time-out, then one rank keeps the others waiting as it said it would.
+/// Ends well: nobody communicates for longer than the time-out, then one rank keeps the others waiting as it said it
+/// would.
 int slow_but_well(const Job& job) {
   const double begun = seconds_now();
   volatile double work = 0;
@@ -125,17 +125,16 @@ int run(int argc, char** argv) {
   log.set_phase("forward");
   const Job job{mpi, log, std::atoi(argv[2]), argc > 3 ? argv[3] : ""};
   job.all_reduce(100);
-  const std::pair<std::string_view, int (*)(const Job&)> scenarios[] = {
-      {"stop", stop},
-      {"stay-away", stay_away},
-      {"never-send", never_send},
-      {"different-operation", different_operation},
-      {"different-size", different_size},
-      {"different-large-size", different_large_size},
-      {"slow-but-well", slow_but_well},
-      {"die", die},
-      {"answer-not", answer_not},
-      {"leave-early", leave_early}};
+  const std::pair<std::string_view, int (*)(const Job&)> scenarios[] = {{"stop", stop},
+                                                                        {"stay-away", stay_away},
+                                                                        {"never-send", never_send},
+                                                                        {"different-operation", different_operation},
+                                                                        {"different-size", different_size},
+                                                                        {"different-large-size", different_large_size},
+                                                                        {"slow-but-well", slow_but_well},
+                                                                        {"die", die},
+                                                                        {"answer-not", answer_not},
+                                                                        {"leave-early", leave_early}};
   for (const auto& [name, play] : scenarios) {
     if (name != scenario) continue;
     try {

@@ -26,9 +26,8 @@ struct Ended {
 
 /// A job that hangs gets status 124.
 Ended run(int ranks, const std::string& scenario, int odd_rank, const std::string& path = "") {
-  const std::string command =
-      fmt::format("timeout --kill-after=10 90 {} {} {} {} {} {} 2>&1", WEFT_MPI_COMMAND, ranks, WEFT_FAULT_PROGRAM,
-                  scenario, odd_rank, path);
+  const std::string command = fmt::format("timeout --kill-after=10 90 {} {} {} {} {} {} 2>&1", WEFT_MPI_COMMAND, ranks,
+                                          WEFT_FAULT_PROGRAM, scenario, odd_rank, path);
   Ended ended;
   FILE* pipe = ::popen(command.c_str(), "r");
   if (!pipe) return ended;
@@ -57,9 +56,10 @@ TEST(MissingRank, IsNamedWithThoseWhoWait) {
   for (const int odd : {0, 2}) {
     const auto ended = run(3, "stay-away", odd);
     EXPECT_EQ(ended.status, 3) << ended.output;
-    EXPECT_THAT(ended.output, ContainsRegex(fmt::format("rank {} \\(host .*, pid [0-9]+\\) is missing from all_reduce #1 of "
-                                                        "world .*it is in step 12, data, in no collective",
-                                                        odd)));
+    EXPECT_THAT(ended.output,
+                ContainsRegex(fmt::format("rank {} \\(host .*, pid [0-9]+\\) is missing from all_reduce #1 of "
+                                          "world .*it is in step 12, data, in no collective",
+                                          odd)));
     EXPECT_THAT(ended.output, HasSubstr(odd == 0 ? "ranks 1-2: step 12, forward, waiting in all_reduce #1 of world"
                                                  : "ranks 0-1: step 12, forward, waiting in all_reduce #1 of world"));
   }

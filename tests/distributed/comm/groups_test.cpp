@@ -141,8 +141,8 @@ TEST(Log, CountsWireBytesByGroupAndOperation) {
   std::vector<float> x(1000 * static_cast<std::size_t>(world().size()));
   for (int i = 0; i < 3; ++i) group->all_reduce(mut(x)).wait();
   group->all_reduce(mut(x), {.wire = Wire::bf16}).wait();
-  const std::uint64_t bytes = 2 * x.size() * 4 * static_cast<std::uint64_t>(world().size() - 1) /
-                              static_cast<std::uint64_t>(world().size());
+  const std::uint64_t bytes =
+      2 * x.size() * 4 * static_cast<std::uint64_t>(world().size() - 1) / static_cast<std::uint64_t>(world().size());
   bool found = false;
   for (const auto& totals : comm_log().totals()) {
     if (totals.group != "counted") continue;
@@ -181,8 +181,9 @@ TEST(Agreement, NamesTheRankAndTheLineThatDiffer) {
   check_same_on_all_ranks(world(), "the options", "steps = 10\nseed = 1\n");
   const int odd = world().size() - 1;
   const std::string text = world().rank() == odd ? "steps = 10\nseed = 2\n" : "steps = 10\nseed = 1\n";
-  EXPECT_EQ(message_of([&] { check_same_on_all_ranks(world(), "the options", text); }),
-            fmt::format("the options differ between ranks: line 2 is 'seed = 1' on rank 0 and 'seed = 2' on rank {}", odd));
+  EXPECT_EQ(
+      message_of([&] { check_same_on_all_ranks(world(), "the options", text); }),
+      fmt::format("the options differ between ranks: line 2 is 'seed = 1' on rank 0 and 'seed = 2' on rank {}", odd));
   const std::string more = world().rank() == odd ? "a\nb" : "a";
   EXPECT_EQ(message_of([&] { check_same_on_all_ranks(world(), "the options", more); }),
             fmt::format("the options differ between ranks: line 2 is nothing more on rank 0 and 'b' on rank {}", odd));

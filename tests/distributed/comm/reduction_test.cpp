@@ -108,9 +108,7 @@ TEST(Reduction, Bf16WireKeepsAScatteredSumInF32) {
   const std::int64_t part = 90001;
   const auto x = noise(world().rank(), part * world().size());
   std::vector<float> own(static_cast<std::size_t>(part));
-  world()
-      .reduce_scatter(View(x.data(), {part * world().size()}, DType::f32), mut(own), {.wire = Wire::bf16})
-      .wait();
+  world().reduce_scatter(View(x.data(), {part * world().size()}, DType::f32), mut(own), {.wire = Wire::bf16}).wait();
   const auto expected = rounded_sum(part * world().size());
   for (std::size_t i = 0; i < own.size(); ++i)
     ASSERT_EQ(own[i], expected[static_cast<std::size_t>(world().rank()) * own.size() + i]) << i;

@@ -8,6 +8,7 @@
 
 #include "core/base/philox.hpp"
 #include "core/cpu/linear.hpp"
+#include "core/cpu/state.hpp"
 #include "core/tensor/caching_allocator.hpp"
 
 namespace weft {
@@ -17,6 +18,7 @@ struct Case {
   cpu::Isa isa;
   DType dtype;
   int threads;
+  cpu::Bf16Products bf16 = cpu::Bf16Products::vector;
 };
 
 /// A matrix in f32 or bf16 with rows `stride` apart, and its values in float64. The values are representable in bf16, so
@@ -83,7 +85,7 @@ class Linear : public testing::TestWithParam<Case> {
   Linear() {
     cpu::bind_linear(table_, GetParam().isa);
     exec_ = std::make_unique<ExecContext>(table_, *memory_, GetParam().threads);
-    exec_->backend = cpu::make_state();
+    exec_->backend = std::make_unique<cpu::CpuState>(GetParam().bf16);
   }
   const LinearKernels& linear() const { return table_.linear; }
   ExecContext& exec() { return *exec_; }
@@ -98,8 +100,8 @@ class Linear : public testing::TestWithParam<Case> {
 struct Sizes {
   std::int64_t m, n, k;
 };
-const Sizes all_sizes[] = {{1, 1, 1},   {1, 70, 33},  {3, 5, 7},     {8, 33, 17},   {9, 31, 16},      {15, 64, 1},
-                           {29, 1, 48}, {64, 96, 40}, {57, 97, 131}, {131, 50, 65}, {33, 40, 2500}, {40, 700, 2050}};
+const Sizes all_sizes[] = {{1, 1, 1},   {1, 70, 33},  {3, 5, 7},     {8, 33, 17},   {9, 31, 16},    {15, 64, 1},
+                           {29, 1, 48}, {64, 96, 40}, {57, 97, 131}, {131, 50, 65}, {33, 40, 2500}, {9, 1600, 1030}};
 
 TEST_P(Linear, ForwardAddsBiasAndResidual) {
   for (const auto& [m, n, k] : all_sizes) {
@@ -124,7 +126,8 @@ TEST_P(Linear, ForwardAddsBiasAndResidual) {
 
 TEST_P(Linear, ForwardStoresTheValueBeforeGelu) {
   for (const auto& [m, n, k] : all_sizes) {
-    Values x(m, k, dtype(), 1), w(n, k, DType::f32, 2), bias(1, n, DType::f32, 3), pre(m, n, dtype(), 4), y(m, n, dtype(), 5);
+    Values x(m, k, dtype(), 1), w(n, k, DType::f32, 2), bias(1, n, DType::f32, 3), pre(m, n, dtype(), 4),
+        y(m, n, dtype(), 5);
     Doubles before, after;
     for (std::int64_t i = 0; i < m; ++i)
       for (std::int64_t j = 0; j < n; ++j) {
@@ -203,7 +206,8 @@ TEST_P(Linear, BackwardWeightOverwritesOrAdds) {
 }
 
 TEST_P(Linear, NoRowsZeroOrKeepTheGradients) {
-  Values x(0, 6, dtype(), 1), dy(0, 5, dtype(), 1), w(5, 6, DType::f32, 2), dw(5, 6, DType::f32, 3), db(1, 5, DType::f32, 4);
+  Values x(0, 6, dtype(), 1), dy(0, 5, dtype(), 1), w(5, 6, DType::f32, 2), dw(5, 6, DType::f32, 3),
+      db(1, 5, DType::f32, 4);
   const auto kept = dw.bytes();
   linear().forward(exec(), x.view(), {w.view()}, {}, Epilogue::none, {}, {}, dy.view());
   linear().backward_data(exec(), dy.view(), {w.view()}, Write::overwrite, x.view());
@@ -224,7 +228,8 @@ TEST_P(Linear, ANewVersionOfTheWeightIsSeen) {
   w.fill(0.25f);
   ref.version = 2;
   linear().forward(exec(), x.view(), ref, {}, Epilogue::none, {}, {}, y.view());
-  linear().backward_data(exec(), x.view(), {Values(k, n, DType::f32, 9).view(), nullptr, 7}, Write::overwrite, y.view());
+  linear().backward_data(exec(), x.view(), {Values(k, n, DType::f32, 9).view(), nullptr, 7}, Write::overwrite,
+                         y.view());
   linear().forward(exec(), x.view(), ref, {}, Epilogue::none, {}, {}, y.view());
   Doubles expected;
   for (std::int64_t i = 0; i < m; ++i)
@@ -239,7 +244,8 @@ TEST_P(Linear, ANewVersionOfTheWeightIsSeen) {
 TEST_P(Linear, MastersAreRoundedToTheComputeType) {
   for (std::int64_t m : {2, 40}) {
     const std::int64_t n = 20, k = 20;
-    Values x(m, k, dtype(), 1), w(n, k, DType::f32, 2), fine(n, k, DType::f32, 2), y(m, n, dtype(), 3), z(m, n, dtype(), 4);
+    Values x(m, k, dtype(), 1), w(n, k, DType::f32, 2), fine(n, k, DType::f32, 2), y(m, n, dtype(), 3),
+        z(m, n, dtype(), 4);
     for (std::int64_t i = 0; i < n * k; ++i) static_cast<float*>(fine.view().data)[i] *= 1.0001f;
     for (const bool data_gradient : {false, true}) {
       for (auto& [weight, out] : {std::pair{&w, &y}, std::pair{&fine, &z}}) {
@@ -255,11 +261,12 @@ TEST_P(Linear, MastersAreRoundedToTheComputeType) {
 
 TEST_P(Linear, TheNumberOfThreadsDoesNotChangeABit) {
   const std::int64_t m = 150, n = 130, k = 1200;
-  Values x(m, k, dtype(), 1), w(n, k, DType::f32, 2), y(m, n, dtype(), 3), dw(n, k, DType::f32, 4), db(1, n, DType::f32, 5);
+  Values x(m, k, dtype(), 1), w(n, k, DType::f32, 2), y(m, n, dtype(), 3), dw(n, k, DType::f32, 4),
+      db(1, n, DType::f32, 5);
   std::vector<std::vector<char>> first;
   for (int threads : {1, 2, 3, 6}) {
     ExecContext other(table_, *memory_, threads);
-    other.backend = cpu::make_state();
+    other.backend = std::make_unique<cpu::CpuState>(cpu::Bf16Products::vector);
     linear().forward(other, x.view(), {w.view()}, {}, Epilogue::gelu, {}, {}, y.view());
     linear().backward_weight(other, y.view(), x.view(), Write::overwrite, dw.view(), db.vector());
     const std::vector<std::vector<char>> bits{y.bytes(), dw.bytes(), db.bytes()};
@@ -304,8 +311,8 @@ TEST_P(Linear, CrossEntropyGivesLossAndGradients) {
       }
       losses.push_back(std::log(total) - logits[static_cast<std::size_t>(target)]);
       for (std::int64_t i = 0; i < v; ++i) {
-        const double g = scale * weights.at(0, r) *
-                         (std::exp(logits[static_cast<std::size_t>(i)]) / total - (i == target ? 1 : 0));
+        const double g =
+            scale * weights.at(0, r) * (std::exp(logits[static_cast<std::size_t>(i)]) / total - (i == target ? 1 : 0));
         for (std::int64_t c = 0; c < d; ++c) {
           hidden_gradient[static_cast<std::size_t>(r * d + c)] += g * w.at(i, c);
           weight_gradient[static_cast<std::size_t>(i * d + c)] += g * h.at(r, c);
@@ -382,17 +389,19 @@ std::vector<Case> cases() {
   std::vector<Case> all;
   for (DType dtype : {DType::f32, DType::bf16}) {
     all.push_back({cpu::Isa::portable, dtype, 2});
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) all.push_back({cpu::Isa::v3, dtype, 1});
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-        __builtin_cpu_supports("avx512dq"))
+    if (cpu::best_isa() != cpu::Isa::portable) all.push_back({cpu::Isa::v3, dtype, 1});
+    if (cpu::best_isa() == cpu::Isa::v4)
       for (int threads : {1, 3}) all.push_back({cpu::Isa::v4, dtype, threads});
   }
+  // oneDNN computes in bf16 wherever there is AVX-512.
+  if (cpu::best_isa() == cpu::Isa::v4) all.push_back({cpu::Isa::v4, DType::bf16, 2, cpu::Bf16Products::dnnl});
   return all;
 }
 
 INSTANTIATE_TEST_SUITE_P(Cpu, Linear, testing::ValuesIn(cases()), [](const auto& one) {
   std::string isa(one.param.isa == cpu::Isa::portable ? "portable" : one.param.isa == cpu::Isa::v3 ? "v3" : "v4");
-  return isa + "_" + std::string(name_of(one.param.dtype)) + "_" + std::to_string(one.param.threads);
+  return isa + "_" + std::string(name_of(one.param.dtype)) + "_" + std::to_string(one.param.threads) +
+         (one.param.bf16 == cpu::Bf16Products::dnnl ? "_dnnl" : "");
 });
 
 }  // namespace

@@ -81,6 +81,17 @@ TEST(HeaderCorpus, ACopyIsTakenOnceAndANearCopyNeverStandsOnBothSides) {
   EXPECT_GT(pairs_held_out, 0) << "pairs that the hash puts on one side stay held out";
 }
 
+TEST(HeaderCorpus, AChainOfNearCopiesWithOneTrainingFileIsTrainedOnWhole) {
+  const TempFolder folder;
+  // Each shares 25 of its 40 lines with the next, and fewer than half with the one after. The names' order is not the
+  // chain's, so one pass over the files is not enough.
+  for (int file = 0; file < 60; ++file)
+    test::write_text(folder / fmt::format("h{}.h", 37 * file % 60), body(0, 15 * file, 15 * file + 40));
+  const HeaderCorpus corpus = collect_headers({folder.path()}, {.valid_fraction = 0.7});
+  EXPECT_EQ(corpus.train_files.size(), 60u);
+  EXPECT_TRUE(corpus.valid.empty());
+}
+
 TEST(HeaderCorpus, NothingFoundIsAnErrorThatNamesTheFolder) {
   const TempFolder folder;
   EXPECT_NE(test::user_error([&] { collect_headers({folder / "none"}); }).find("none"), std::string::npos);

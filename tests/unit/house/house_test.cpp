@@ -56,7 +56,9 @@ std::vector<std::string> includes_of(const std::string& text) {
   return includes;
 }
 
-Source make_source(std::string path, const std::string& text) { return {std::move(path), strip(text), includes_of(text)}; }
+Source make_source(std::string path, const std::string& text) {
+  return {std::move(path), strip(text), includes_of(text)};
+}
 
 std::vector<Source> read_tree() {
   std::vector<Source> sources;
@@ -106,8 +108,9 @@ std::vector<std::string> wrong_includes(const Source& source) {
   std::vector<std::string> wrong;
   const std::string room = room_of(source.path);
   for (const std::string& include : source.includes) {
-    const bool ours = include.starts_with("core/") || include.starts_with("parallel/") || include.starts_with("models/") ||
-                      include.starts_with("launcher/") || include.starts_with("tests/");
+    const bool ours = include.starts_with("core/") || include.starts_with("parallel/") ||
+                      include.starts_with("models/") || include.starts_with("launcher/") ||
+                      include.starts_with("tests/");
     if (!ours || below(include, room)) continue;
     const auto& allowed = may_include.at(room);
     const bool fine = std::any_of(allowed.begin(), allowed.end(),
@@ -146,8 +149,8 @@ std::vector<std::string> wrong_process_calls(const Source& source) {
   // What the launcher asks of a job's end, MPI_Abort does not come back from; the line after it is for the compiler.
   Source code = source;
   code.text = std::regex_replace(source.text, std::regex(R"((MPI_Abort\([^)]*\);\s*)std::abort\(\))"), "$1");
-  return matches(code,
-                 R"((^|[^\w.>])(std::|::)?(getenv|secure_getenv|setenv|putenv|exit|_exit|quick_exit|abort|terminate)\s*\()");
+  return matches(
+      code, R"((^|[^\w.>])(std::|::)?(getenv|secure_getenv|setenv|putenv|exit|_exit|quick_exit|abort|terminate)\s*\()");
 }
 
 // A model calls layers of parallel, never a communicator.
@@ -187,7 +190,9 @@ using testing::SizeIs;
 
 TEST(House, IncludesGoDownTheLadder) { EXPECT_THAT(violations(wrong_includes), IsEmpty()); }
 TEST(House, CoreAndModelsDoNotKnowMpiNcclOrCuda) { EXPECT_THAT(violations(wrong_libraries), IsEmpty()); }
-TEST(House, OnlyTheLauncherReadsTheEnvironmentOrEndsTheProcess) { EXPECT_THAT(violations(wrong_process_calls), IsEmpty()); }
+TEST(House, OnlyTheLauncherReadsTheEnvironmentOrEndsTheProcess) {
+  EXPECT_THAT(violations(wrong_process_calls), IsEmpty());
+}
 TEST(House, ModelsDoNotCallCommunicators) { EXPECT_THAT(violations(wrong_model_calls), IsEmpty()); }
 TEST(House, BackendsDoNotSeeTensorsOrTheTape) { EXPECT_THAT(violations(wrong_backend_names), IsEmpty()); }
 TEST(House, NoIfdefForABackendOutsideIt) { EXPECT_THAT(violations(wrong_ifdefs), IsEmpty()); }
@@ -197,9 +202,11 @@ TEST(House, ReadsTheWholeTree) { EXPECT_GT(read_tree().size(), 50u); }
 TEST(HouseRules, SeeAnIncludeThatGoesUp) {
   EXPECT_THAT(wrong_includes(make_source("core/ops/x.cpp", "#include \"parallel/mesh.hpp\"\n")),
               ElementsAre("core/ops/x.cpp includes parallel/mesh.hpp"));
-  EXPECT_THAT(wrong_includes(make_source("parallel/comm/x.cpp", "  #  include \"core/autograd/tape.hpp\"\n")), SizeIs(1));
+  EXPECT_THAT(wrong_includes(make_source("parallel/comm/x.cpp", "  #  include \"core/autograd/tape.hpp\"\n")),
+              SizeIs(1));
   EXPECT_THAT(wrong_includes(make_source("core/cpu/x.cpp", "#include \"core/tensor/tensor.hpp\"\n")), SizeIs(1));
-  EXPECT_THAT(wrong_includes(make_source("models/x.cpp", "#include \"parallel/mesh.hpp\"\n#include <vector>\n")), IsEmpty());
+  EXPECT_THAT(wrong_includes(make_source("models/x.cpp", "#include \"parallel/mesh.hpp\"\n#include <vector>\n")),
+              IsEmpty());
 }
 
 TEST(HouseRules, SeeLibrariesWhereTheyMustNotBe) {
@@ -212,7 +219,8 @@ TEST(HouseRules, SeeProcessCallsButNotTheirNamesInCommentsOrStrings) {
   EXPECT_THAT(wrong_process_calls(make_source("core/x.cpp", "int a;\nauto v = std::getenv(\"X\");")), SizeIs(1));
   EXPECT_THAT(wrong_process_calls(make_source("core/x.cpp", "  abort();")), SizeIs(1));
   EXPECT_THAT(wrong_process_calls(make_source("parallel/comm/x.cpp", "MPI_Abort(c, 3);\n  std::abort();")), IsEmpty());
-  EXPECT_THAT(wrong_process_calls(make_source("core/x.cpp", "// exit(1)\nconst char* t = \"exit(1)\"; file.exit(1); on_exit(2);")),
+  EXPECT_THAT(wrong_process_calls(
+                  make_source("core/x.cpp", "// exit(1)\nconst char* t = \"exit(1)\"; file.exit(1); on_exit(2);")),
               IsEmpty());
   EXPECT_THAT(wrong_process_calls(make_source("core/x.cpp", "int n = 1'000'000; exit(1);")), SizeIs(1));
   EXPECT_THAT(wrong_process_calls(make_source("launcher/x.cpp", "exit(1);")), IsEmpty());

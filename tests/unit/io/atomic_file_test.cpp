@@ -34,7 +34,11 @@ void save_checkpoint(const std::filesystem::path& path, const std::string& text,
   AtomicFolder folder(path, files);
   write_file_atomic(folder.path() / "rank-0", text, files);
   write_file_atomic(folder.path() / "rank-1", text, files);
-  write_file_atomic(folder.path() / "index", text, files);
+  // A writer that syncs its file alone: the folder's names are the commit's to sync.
+  const int index = files.create(folder.path() / "index");
+  files.write(index, folder.path() / "index", std::as_bytes(std::span(text.data(), text.size())));
+  files.sync(index, folder.path() / "index");
+  files.close(index, folder.path() / "index");
   folder.commit();
 }
 

@@ -125,11 +125,11 @@ TEST(SafetensorsMalformed, EachViolationIsOneLineThatNamesTheFileAndWhatWasFound
 }
 
 TEST(SafetensorsMalformed, RandomMutationsAreReadOrRefusedButNeverCrash) {
-  const std::string valid = file_of(
-      R"({"__metadata__":{"k":"v"},"a":{"dtype":"F32","shape":[2,3],"data_offsets":[0,24]},)"
-      R"("b":{"dtype":"U8","shape":[3],"data_offsets":[24,27]},)"
-      R"("c":{"dtype":"I64","shape":[1],"data_offsets":[27,35]}}   )",
-      35);
+  const std::string valid =
+      file_of(R"({"__metadata__":{"k":"v"},"a":{"dtype":"F32","shape":[2,3],"data_offsets":[0,24]},)"
+              R"("b":{"dtype":"U8","shape":[3],"data_offsets":[24,27]},)"
+              R"("c":{"dtype":"I64","shape":[1],"data_offsets":[27,35]}}   )",
+              35);
   const std::string alphabet = "0123456789-.eE{}[]\",:abFUI\\u \n\xff";
   std::mt19937 random(7);
   const auto below = [&](std::size_t limit) { return static_cast<std::size_t>(random() % limit); };

@@ -43,8 +43,10 @@ TEST(Doctor, FindsNothingWrongWithWellPlacedRanks) {
 }
 
 TEST(Doctor, SeesRanksOnTheSameCores) {
-  EXPECT_THAT(diagnose(healthy(4), {rank(0, {0}, 4, 1), rank(1, {0}, 4, 1)}), says("all 2 ranks on n0 are bound to CPUs 0"));
-  EXPECT_THAT(diagnose(healthy(4), {rank(0, {0, 1}, 4, 1), rank(1, {1, 2}, 4, 1)}), says("ranks 0 and 1 on n0 share cores"));
+  EXPECT_THAT(diagnose(healthy(4), {rank(0, {0}, 4, 1), rank(1, {0}, 4, 1)}),
+              says("all 2 ranks on n0 are bound to CPUs 0"));
+  EXPECT_THAT(diagnose(healthy(4), {rank(0, {0, 1}, 4, 1), rank(1, {1, 2}, 4, 1)}),
+              says("ranks 0 and 1 on n0 share cores"));
 }
 
 TEST(Doctor, RanksOfDifferentHostsDoNotShare) {
@@ -61,7 +63,8 @@ TEST(Doctor, SeesMoreRanksThanCores) {
 
 TEST(Doctor, SeesThreadsThatHaveNoCores) {
   EXPECT_THAT(diagnose(healthy(4), {rank(0, {0}, 4, 8)}), says("8 threads on 1 core"));
-  EXPECT_THAT(diagnose(healthy(4), {rank(0, {0, 1, 2, 3}, 4, 4), rank(1, {0, 1, 2, 3}, 4, 4)}), says("8 threads in all"));
+  EXPECT_THAT(diagnose(healthy(4), {rank(0, {0, 1, 2, 3}, 4, 4), rank(1, {0, 1, 2, 3}, 4, 4)}),
+              says("8 threads in all"));
 }
 
 TEST(Doctor, SeesRanksAcrossNumaNodesAndAwayFromTheirGpu) {

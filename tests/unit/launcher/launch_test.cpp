@@ -134,7 +134,8 @@ TEST(StarterOutput, ForwardsRanksLinesAndPartsOfLinesAtOnce) {
 
 TEST(StarterOutput, ReadsWhoWasKilledAndDropsTheBox) {
   Through through;
-  const std::string box = edge + "mpirun noticed that process rank 1 with PID 0 on node vm exited on\nsignal 9 (Killed).\n" + edge;
+  const std::string box =
+      edge + "mpirun noticed that process rank 1 with PID 0 on node vm exited on\nsignal 9 (Killed).\n" + edge;
   // Cut anywhere, it reads the same.
   for (std::size_t cut = 1; cut < box.size(); ++cut) {
     Through one;

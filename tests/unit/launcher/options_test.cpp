@@ -88,7 +88,8 @@ TEST(Options, PresetFileByPath) {
 }
 
 TEST(Options, ListsTakeSeveralWordsAndRepeat) {
-  EXPECT_THAT(parse("train", {"--data", "a", "b", "--steps", "3", "--data", "c"}).data.data, ElementsAre("a", "b", "c"));
+  EXPECT_THAT(parse("train", {"--data", "a", "b", "--steps", "3", "--data", "c"}).data.data,
+              ElementsAre("a", "b", "c"));
   EXPECT_THAT(parse("prepare", {"a", "--out", "o", "b"}).data.data, ElementsAre("a", "b"));
 }
 
@@ -114,9 +115,10 @@ TEST(Options, LaunchKeepsWhatFollowsTheDashes) {
 }
 
 TEST(Options, ConfigTextReadsBackToTheSameValues) {
-  const Options first = parse("train", {"--data", " spaced name ", "b", "--lr", "0.1", "--min-lr", "0.030000000000000002",
-                                        "--max-time", "1h30m", "--memory-limit", "3G", "--resume", "none", "--dtype", "bf16",
-                                        "--tied", "no", "--out", "with \"quotes\" and \\n"});
+  const Options first =
+      parse("train", {"--data", " spaced name ", "b", "--lr", "0.1", "--min-lr", "0.030000000000000002", "--max-time",
+                      "1h30m", "--memory-limit", "3G", "--resume", "none", "--dtype", "bf16", "--tied", "no", "--out",
+                      "with \"quotes\" and \\n"});
   const TemporaryFile config("d.cfg", config_text(first));
   const Options second = parse("train", {"--config", config.path()});
   EXPECT_EQ(config_text(second), config_text(first));
@@ -169,11 +171,12 @@ INSTANTIATE_TEST_SUITE_P(
         BadInput{"train", {"--data", "x", "--kv-heads", "4"}, {"--kv-heads", "4", "divisor of --heads 6"}},
         BadInput{"train", {"--data", "x", "--micro-batch", "99"}, {"--micro-batch", "99", "--batch 16"}},
         BadInput{"train", {"--data", "x", "--min-lr", "1"}, {"--min-lr", "--lr 0.001"}},
-        BadInput{"train", {"--data", "x", "--model", "transfomer"}, {"--model", "`transfomer`", "did you mean transformer?"}},
+        BadInput{"train",
+                 {"--data", "x", "--model", "transfomer"},
+                 {"--model", "`transfomer`", "did you mean transformer?"}},
         BadInput{"train", {"--data", "x", "--model", "no/such.cfg"}, {"--model", "no/such.cfg"}},
         BadInput{"train", {"--data", "x", "--config", "no-such-file"}, {"--config", "no-such-file"}},
-        BadInput{"train", {}, {"--data is missing"}},
-        BadInput{"eval", {"--data", "x"}, {"--checkpoint is missing"}},
+        BadInput{"train", {}, {"--data is missing"}}, BadInput{"eval", {"--data", "x"}, {"--checkpoint is missing"}},
         BadInput{"sample", {"--checkpoint", "x", "--top-p", "0"}, {"--top-p", "above 0 and at most 1"}},
         BadInput{"launch", {"-n", "2"}, {"nothing to launch", "-- train"}},
         BadInput{"report", {}, {"DIR is missing"}}));

@@ -22,7 +22,8 @@ StepMetrics metrics(std::int64_t step) {
 
 // Characters on the screen: bytes that do not continue a UTF-8 character.
 int columns_of(const std::string& text) {
-  return static_cast<int>(std::ranges::count_if(text, [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; }));
+  return static_cast<int>(
+      std::ranges::count_if(text, [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; }));
 }
 
 TEST(Progress, BarNeverPassesTheTerminalsEdge) {

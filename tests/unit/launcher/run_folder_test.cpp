@@ -116,15 +116,13 @@ TEST_F(RunFolderTest, ReportShowsTheRunAndItsSample) {
   folder.write_sample("template <typename T>");
   EXPECT_EQ(write_report(root_), root_ / "report.html");
   const std::string html = read("report.html");
-  for (const char* part : {"3.30M", "2 ranks on a &lt;processor&gt;", "template &lt;typename T&gt;", "1.2500 nats", "Loss over steps",
-                           "Gradient norm", "</html>"})
+  for (const char* part : {"3.30M", "2 ranks on a &lt;processor&gt;", "template &lt;typename T&gt;", "1.2500 nats",
+                           "Loss over steps", "Gradient norm", "</html>"})
     EXPECT_THAT(html, HasSubstr(part));
   EXPECT_EQ(html.find("http"), html.find("http://www.w3.org/2000/svg")) << "the report loads nothing";
 }
 
-TEST_F(RunFolderTest, ReportOfAFolderThatIsNoRunIsTheUsersMistake) {
-  EXPECT_THROW(write_report(root_), UserError);
-}
+TEST_F(RunFolderTest, ReportOfAFolderThatIsNoRunIsTheUsersMistake) { EXPECT_THROW(write_report(root_), UserError); }
 
 TEST_F(RunFolderTest, ReportOfARunThatNeverStepped) {
   RunFolder folder(root_);

@@ -6,15 +6,22 @@
 namespace weft::test {
 namespace {
 
-struct Spec {
-  std::string name;
+struct Sizes {
   std::int64_t batch, q_len, k_len, heads, kv_heads, dim;
+};
+
+struct Options {
   bool causal = true;
   float p = 0;
   std::int64_t q_begin = 0, k_begin = 0;
-  bool fused = false;        // q, k, v are slices of one projection (q_len = k_len)
-  bool with_lse = true;      // without it there is no backward
-  double scale = 1;          // of queries, to make the softmax sharp
+  bool fused = false;    // q, k, v are slices of one projection (q_len = k_len)
+  bool with_lse = true;  // without it there is no backward
+  double scale = 1;      // of queries, to make the softmax sharp
+};
+
+struct Spec : Sizes, Options {
+  std::string name;
+  Spec(std::string name_, Sizes sizes, Options options = {}) : Sizes(sizes), Options(options), name(std::move(name_)) {}
 };
 
 constexpr std::int64_t heads_behind = 1, head_begin = 2, first_sequence = 1;
@@ -126,30 +133,30 @@ OpCase attention_case(const Spec& s) {
 
 std::vector<OpCase> attention_cases() {
   const std::vector<Spec> specs = {
-      {.name = "one", .batch = 1, .q_len = 1, .k_len = 1, .heads = 1, .kv_heads = 1, .dim = 1},
-      {.name = "tiny", .batch = 2, .q_len = 3, .k_len = 3, .heads = 2, .kv_heads = 2, .dim = 4},
-      {.name = "full", .batch = 1, .q_len = 9, .k_len = 9, .heads = 2, .kv_heads = 2, .dim = 5, .causal = false},
-      {.name = "fused", .batch = 2, .q_len = 19, .k_len = 19, .heads = 3, .kv_heads = 3, .dim = 16, .fused = true},
-      {.name = "fused_grouped", .batch = 2, .q_len = 21, .k_len = 21, .heads = 4, .kv_heads = 2, .dim = 17, .fused = true},
-      {.name = "one_key_value_head", .batch = 1, .q_len = 18, .k_len = 18, .heads = 5, .kv_heads = 1, .dim = 8},
-      {.name = "dropout", .batch = 2, .q_len = 13, .k_len = 13, .heads = 2, .kv_heads = 1, .dim = 8, .p = 0.3f, .fused = true},
-      {.name = "dropout_full", .batch = 1, .q_len = 70, .k_len = 67, .heads = 2, .kv_heads = 2, .dim = 8, .causal = false, .p = 0.3f},
-      {.name = "decode", .batch = 2, .q_len = 1, .k_len = 150, .heads = 4, .kv_heads = 2, .dim = 20, .q_begin = 149},
-      {.name = "decode_without_lse", .batch = 1, .q_len = 1, .k_len = 33, .heads = 2, .kv_heads = 2, .dim = 64, .q_begin = 32, .with_lse = false},
-      {.name = "continued", .batch = 1, .q_len = 5, .k_len = 40, .heads = 2, .kv_heads = 1, .dim = 12, .q_begin = 35},
-      {.name = "keys_of_an_earlier_rank", .batch = 1, .q_len = 20, .k_len = 30, .heads = 2, .kv_heads = 2, .dim = 8, .q_begin = 100, .k_begin = 40},
-      {.name = "some_see_no_key", .batch = 1, .q_len = 30, .k_len = 20, .heads = 2, .kv_heads = 2, .dim = 8, .q_begin = 10, .k_begin = 21},
-      {.name = "no_query_sees_a_key", .batch = 1, .q_len = 4, .k_len = 6, .heads = 1, .kv_heads = 1, .dim = 8, .k_begin = 10},
-      {.name = "dropout_with_offsets", .batch = 2, .q_len = 11, .k_len = 23, .heads = 2, .kv_heads = 1, .dim = 8, .p = 0.3f, .q_begin = 17, .k_begin = 6},
-      {.name = "one_tile", .batch = 1, .q_len = 64, .k_len = 64, .heads = 1, .kv_heads = 1, .dim = 64, .fused = true},
-      {.name = "tiles_and_one", .batch = 1, .q_len = 129, .k_len = 129, .heads = 2, .kv_heads = 1, .dim = 32, .fused = true},
-      {.name = "sharp", .batch = 1, .q_len = 90, .k_len = 90, .heads = 1, .kv_heads = 1, .dim = 16, .scale = 8},
-      {.name = "wide_head", .batch = 1, .q_len = 40, .k_len = 40, .heads = 1, .kv_heads = 1, .dim = 256},
-      {.name = "odd_wide_head", .batch = 1, .q_len = 30, .k_len = 75, .heads = 2, .kv_heads = 2, .dim = 113, .causal = false},
-      {.name = "more_keys_than_stay_packed", .batch = 1, .q_len = 2, .k_len = 1100, .heads = 4, .kv_heads = 2, .dim = 256, .causal = false},
-      {.name = "more_queries_than_stay_packed", .batch = 1, .q_len = 600, .k_len = 70, .heads = 2, .kv_heads = 1, .dim = 225, .causal = false},
-      {.name = "large", .batch = 1, .q_len = 200, .k_len = 200, .heads = 2, .kv_heads = 1, .dim = 48, .p = 0.3f, .fused = true},
-      {.name = "unaligned_tiles", .batch = 1, .q_len = 150, .k_len = 170, .heads = 3, .kv_heads = 3, .dim = 24, .q_begin = 25, .k_begin = 7},
+      {"one", {1, 1, 1, 1, 1, 1}},
+      {"tiny", {2, 3, 3, 2, 2, 4}},
+      {"full", {1, 9, 9, 2, 2, 5}, {.causal = false}},
+      {"fused", {2, 19, 19, 3, 3, 16}, {.fused = true}},
+      {"fused_grouped", {2, 21, 21, 4, 2, 17}, {.fused = true}},
+      {"one_key_value_head", {1, 18, 18, 5, 1, 8}},
+      {"dropout", {2, 13, 13, 2, 1, 8}, {.p = 0.3f, .fused = true}},
+      {"dropout_full", {1, 70, 67, 2, 2, 8}, {.causal = false, .p = 0.3f}},
+      {"decode", {2, 1, 150, 4, 2, 20}, {.q_begin = 149}},
+      {"decode_without_lse", {1, 1, 33, 2, 2, 64}, {.q_begin = 32, .with_lse = false}},
+      {"continued", {1, 5, 40, 2, 1, 12}, {.q_begin = 35}},
+      {"keys_of_an_earlier_rank", {1, 20, 30, 2, 2, 8}, {.q_begin = 100, .k_begin = 40}},
+      {"some_see_no_key", {1, 30, 20, 2, 2, 8}, {.q_begin = 10, .k_begin = 21}},
+      {"no_query_sees_a_key", {1, 4, 6, 1, 1, 8}, {.k_begin = 10}},
+      {"dropout_with_offsets", {2, 11, 23, 2, 1, 8}, {.p = 0.3f, .q_begin = 17, .k_begin = 6}},
+      {"one_tile", {1, 64, 64, 1, 1, 64}, {.fused = true}},
+      {"tiles_and_one", {1, 129, 129, 2, 1, 32}, {.fused = true}},
+      {"sharp", {1, 90, 90, 1, 1, 16}, {.scale = 8}},
+      {"wide_head", {1, 40, 40, 1, 1, 256}},
+      {"odd_wide_head", {1, 30, 75, 2, 2, 113}, {.causal = false}},
+      {"more_keys_than_stay_packed", {1, 2, 1100, 4, 2, 256}, {.causal = false}},
+      {"more_queries_than_stay_packed", {1, 600, 70, 2, 1, 225}, {.causal = false}},
+      {"large", {1, 200, 200, 2, 1, 48}, {.p = 0.3f, .fused = true}},
+      {"unaligned_tiles", {1, 150, 170, 3, 3, 24}, {.q_begin = 25, .k_begin = 7}},
   };
   std::vector<OpCase> cases;
   for (const Spec& spec : specs) cases.push_back(attention_case(spec));

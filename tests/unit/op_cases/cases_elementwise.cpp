@@ -91,14 +91,16 @@ OpCase strided_copy_case(const std::string& name, std::vector<int> order, bool p
   const auto at = [&](int dim) { return sizes[order[static_cast<std::size_t>(dim)]]; };
   const Shape turned{at(0), at(1), at(2)};
   op.inputs = {{.name = "x", .shape = permute_output ? turned : shape}};
-  op.outputs = {{.name = "y", .shape = permute_output ? shape : turned, .stored = Stored::f32, .differentiable = false}};
+  op.outputs = {
+      {.name = "y", .shape = permute_output ? shape : turned, .stored = Stored::f32, .differentiable = false}};
   op.oracle = [=](const Values& in, Values& out) {
     std::int64_t i[3];
     for (i[0] = 0; i[0] < shape[0]; ++i[0])
       for (i[1] = 0; i[1] < shape[1]; ++i[1])
         for (i[2] = 0; i[2] < shape[2]; ++i[2]) {
           const auto straight = static_cast<std::size_t>((i[0] * shape[1] + i[1]) * shape[2] + i[2]);
-          const auto moved = static_cast<std::size_t>((i[order[0]] * turned[1] + i[order[1]]) * turned[2] + i[order[2]]);
+          const auto moved =
+              static_cast<std::size_t>((i[order[0]] * turned[1] + i[order[1]]) * turned[2] + i[order[2]]);
           if (permute_output)
             out["y"][straight] = in.at("x")[moved];
           else
@@ -110,6 +112,29 @@ OpCase strided_copy_case(const std::string& name, std::vector<int> order, bool p
       run.kernels().elementwise.copy(run.exec(), run.in("x"), permuted(run.out("y"), order));
     else
       run.kernels().elementwise.copy(run.exec(), permuted(run.in("x"), order), run.out("y"));
+  };
+  return op;
+}
+
+// Columns [begin, begin + wide) of rows, seen as heads: what a cache of keys takes from a fused projection.
+OpCase sliced_copy_case() {
+  const std::int64_t rows = 6, row = 50, begin = 7, heads = 3, dim = 11;
+  OpCase op;
+  op.name = "copy.columns_of_a_projection";
+  op.inputs = {{.name = "x", .shape = {2, rows / 2, row}}};
+  op.outputs = {{.name = "y", .shape = {2, rows / 2, heads, dim}, .stored = Stored::f32, .differentiable = false}};
+  op.oracle = [=](const Values& in, Values& out) {
+    for (std::int64_t r = 0; r < rows; ++r)
+      for (std::int64_t c = 0; c < heads * dim; ++c)
+        out["y"][static_cast<std::size_t>(r * heads * dim + c)] =
+            in.at("x")[static_cast<std::size_t>(r * row + begin + c)];
+  };
+  op.forward = [=](Run& run) {
+    View x = run.in("x");
+    x.data = static_cast<const char*>(x.data) + static_cast<std::size_t>(begin) * size_of(x.dtype);
+    x.shape = {2, rows / 2, heads, dim};
+    x.strides = {rows / 2 * row, row, dim, 1};
+    run.kernels().elementwise.copy(run.exec(), x, run.out("y"));
   };
   return op;
 }
@@ -166,6 +191,7 @@ std::vector<OpCase> elementwise_cases() {
           strided_copy_case("swap_trailing_dims", {0, 2, 1}, false),
           strided_copy_case("strided_output", {1, 0, 2}, true),
           strided_copy_case("strided_output_columns", {2, 1, 0}, true),
+          sliced_copy_case(),
           fill_case(1),
           fill_case(37),
           fill_case(100000),

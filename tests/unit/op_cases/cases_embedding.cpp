@@ -19,8 +19,9 @@ OpCase embedding_case(const Spec& s) {
   std::vector<double> tokens(static_cast<std::size_t>(rows));
   for (std::size_t i = 0; i < tokens.size(); ++i)
     tokens[i] = static_cast<double>(philox_word(philox_key(3, s.name), i) % static_cast<std::uint64_t>(s.vocabulary));
-  op.inputs = {{.name = "tokens", .shape = {rows}, .stored = Stored::i32, .values = tokens},
-               {.name = "table", .shape = {s.vocabulary, s.cols}, .stored = Stored::f32, .gradient = GradientMode::added}};
+  op.inputs = {
+      {.name = "tokens", .shape = {rows}, .stored = Stored::i32, .values = tokens},
+      {.name = "table", .shape = {s.vocabulary, s.cols}, .stored = Stored::f32, .gradient = GradientMode::added}};
   if (s.positions)
     op.inputs.push_back(
         {.name = "positions", .shape = {s.positions, s.cols}, .stored = Stored::f32, .gradient = GradientMode::added});
@@ -68,8 +69,9 @@ OpCase rotary_case(const std::string& name, std::int64_t batch, std::int64_t tok
     for (std::int64_t row = 0; row < batch * tokens; ++row)
       for (std::int64_t h = 0; h < heads; ++h)
         for (std::int64_t i = 0; i < half; ++i) {
-          const double angle = (inverse ? -1.0 : 1.0) * static_cast<double>(map.position(row % tokens)) *
-                               std::pow(static_cast<double>(theta), -2.0 * static_cast<double>(i) / static_cast<double>(dim));
+          const double angle =
+              (inverse ? -1.0 : 1.0) * static_cast<double>(map.position(row % tokens)) *
+              std::pow(static_cast<double>(theta), -2.0 * static_cast<double>(i) / static_cast<double>(dim));
           const auto from = static_cast<std::size_t>(row * width + h * dim + i);
           const auto to = static_cast<std::size_t>((row * heads + h) * dim + i);
           const double a = in.at("x")[from], b = in.at("x")[from + static_cast<std::size_t>(half)];

@@ -68,8 +68,8 @@ OpCase repack_case() {
   OpCase op = linear_case({.name = "new_version", .m = 5, .k = 24, .n = 9});
   op.forward = [](Run& run) {
     const auto product = [&](std::uint64_t version) {
-      run.kernels().linear.forward(run.exec(), run.in("x"), run.weight("w", version), run.in("bias"), Epilogue::none, {},
-                                   {}, run.out("y"));
+      run.kernels().linear.forward(run.exec(), run.in("x"), run.weight("w", version), run.in("bias"), Epilogue::none,
+                                   {}, {}, run.out("y"));
     };
     const MutView dx = run.gradient("x");
     run.replace("w", std::vector<double>(9 * 24, 1.0));

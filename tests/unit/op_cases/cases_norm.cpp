@@ -24,13 +24,15 @@ OpCase norm_case(const Spec& s) {
   const auto active = [&](GradientMode mode) { return backward ? mode : GradientMode::none; };
   OpCase op;
   op.name = "norm." + s.name;
-  op.inputs = {{.name = "x", .shape = shape, .gradient = active(GradientMode::overwritten), .offset = 0.3},
-               {.name = "gain", .shape = row, .stored = Stored::f32, .gradient = active(parameters), .scale = 0.3, .offset = 1}};
+  op.inputs = {
+      {.name = "x", .shape = shape, .gradient = active(GradientMode::overwritten), .offset = 0.3},
+      {.name = "gain", .shape = row, .stored = Stored::f32, .gradient = active(parameters), .scale = 0.3, .offset = 1}};
   if (s.branch)
     op.inputs.push_back({.name = "branch",
                          .shape = shape,
                          .gradient = separate ? active(GradientMode::overwritten) : GradientMode::none});
-  if (s.bias) op.inputs.push_back({.name = "bias", .shape = row, .stored = Stored::f32, .gradient = active(parameters)});
+  if (s.bias)
+    op.inputs.push_back({.name = "bias", .shape = row, .stored = Stored::f32, .gradient = active(parameters)});
   op.outputs = {{.name = "y", .shape = shape}};
   if (s.branch) op.outputs.push_back({.name = "sum", .shape = shape, .differentiable = s.sum_gradient});
   // One interval from token 3 on of sequences of 5 more tokens than are held here.
@@ -45,8 +47,8 @@ OpCase norm_case(const Spec& s) {
       std::vector<double> x(in.at("x").begin() + static_cast<std::ptrdiff_t>(r * cols),
                             in.at("x").begin() + static_cast<std::ptrdiff_t>((r + 1) * cols));
       for (std::size_t c = 0; c < cols && s.branch; ++c) {
-        const std::int64_t index = map.global_row(static_cast<std::int64_t>(r)) * cols_global + col_begin +
-                                   static_cast<std::int64_t>(c);
+        const std::int64_t index =
+            map.global_row(static_cast<std::int64_t>(r)) * cols_global + col_begin + static_cast<std::int64_t>(c);
         x[c] += in.at("branch")[r * cols + c] * dropout_factor(s.p, index);
         out["sum"][r * cols + c] = x[c];
       }

@@ -26,7 +26,8 @@ Input state_input(const StepState& state) {
 }
 
 Output in_place(const std::string& name, std::int64_t count) {
-  return {.name = name + "_after", .shape = {count}, .stored = Stored::f32, .differentiable = false, .in_place_of = name};
+  return {
+      .name = name + "_after", .shape = {count}, .stored = Stored::f32, .differentiable = false, .in_place_of = name};
 }
 
 OpCase step_case(const std::string& name, std::int64_t count, const StepState& state) {
@@ -63,8 +64,8 @@ OpCase adamw_case(const std::string& name, std::int64_t count, const StepState& 
         value *= 1 - lr * static_cast<double>(spec.weight_decay);
         m = b1 * m + (1 - b1) * g;
         v = b2 * v + (1 - b2) * g * g;
-        value -= lr * (m / (1 - std::pow(b1, t))) /
-                 (std::sqrt(v / (1 - std::pow(b2, t))) + static_cast<double>(spec.eps));
+        value -=
+            lr * (m / (1 - std::pow(b1, t))) / (std::sqrt(v / (1 - std::pow(b2, t))) + static_cast<double>(spec.eps));
       }
       out["value_after"][i] = value;
       out["m_after"][i] = m;
@@ -90,8 +91,8 @@ OpCase radam_case(const std::string& name, std::int64_t count, const StepState& 
       const double m = b1 * in.at("m")[i] + (1 - b1) * g, v = b2 * in.at("v")[i] + (1 - b2) * g * g;
       double value = in.at("value")[i] * (1 - lr * static_cast<double>(spec.weight_decay));
       if (length >= 5) {
-        const double rectifier = std::sqrt((1 - b2t) * (length - 4) * (length - 2) * longest /
-                                           ((longest - 4) * (longest - 2) * length));
+        const double rectifier =
+            std::sqrt((1 - b2t) * (length - 4) * (length - 2) * longest / ((longest - 4) * (longest - 2) * length));
         value -= lr * rectifier / (1 - std::pow(b1, t)) * m / (std::sqrt(v) + static_cast<double>(spec.eps));
       }
       out["value_after"][i] = value;
@@ -112,7 +113,8 @@ OpCase sgd_case(const std::string& name, std::int64_t count, const StepState& st
     for (std::size_t i = 0; i < static_cast<std::size_t>(count); ++i) {
       double value = in.at("value")[i], m = in.at("m")[i];
       const double momentum = static_cast<double>(spec.momentum);
-      double g = in.at("grad")[i] * static_cast<double>(state.clip_scale) + static_cast<double>(spec.weight_decay) * value;
+      double g =
+          in.at("grad")[i] * static_cast<double>(state.clip_scale) + static_cast<double>(spec.weight_decay) * value;
       if (momentum > 0) {
         m = momentum * m + g;
         g = spec.nesterov ? g + momentum * m : m;
@@ -138,8 +140,7 @@ OpCase prepare_case(const std::string& name, double sum_of_squares, std::vector<
   op.f32_tolerance = 0;
   StepState before = state_at(6, 0.5f, 0.25f, 1);
   before.step = 9;
-  op.inputs = {state_input(before),
-               {.name = "sum", .shape = {1}, .stored = Stored::f64, .values = {sum_of_squares}}};
+  op.inputs = {state_input(before), {.name = "sum", .shape = {1}, .stored = Stored::f64, .values = {sum_of_squares}}};
   if (!loss.empty()) op.inputs.push_back({.name = "loss", .shape = {1}, .stored = Stored::f64, .values = loss});
   op.outputs = {{.name = "state_after",
                  .shape = {sizeof(StepState)},

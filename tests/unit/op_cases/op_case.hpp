@@ -1,6 +1,6 @@
 // The one table of operation cases. A case says how to run kernels through their slots and what a float64 oracle of the
-// forward pass gives; gradients are held against finite differences of that oracle. Nothing in a case knows the backend,
-// so that every backend goes through the same table.
+// forward pass gives; gradients are held against finite differences of that oracle. Nothing in a case knows the
+// backend, so that every backend goes through the same table.
 #pragma once
 #include <functional>
 #include <map>
@@ -77,6 +77,7 @@ double dropout_factor(float p, std::int64_t global_index);
 DropoutSpec dropout_spec(float p, TokenMap rows, std::int64_t cols_global, std::int64_t col_begin = 0);
 
 /// One interval of `length` tokens from `begin` on of sequences of `seq_global` tokens.
-TokenMap token_map(std::int64_t length, std::int64_t seq_global, std::int64_t begin = 0, std::int64_t first_sequence = 0);
+TokenMap token_map(std::int64_t length, std::int64_t seq_global, std::int64_t begin = 0,
+                   std::int64_t first_sequence = 0);
 
 }  // namespace weft::test

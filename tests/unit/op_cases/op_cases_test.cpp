@@ -47,7 +47,9 @@ void PrintTo(const Point& point, std::ostream* out) {
 
 std::string name_of_point(const testing::TestParamInfo<Point>& info) {
   std::string name = info.param.op.name + "_" + std::string(name_of(info.param.activation)) + "_" +
-                     (info.param.isa == cpu::Isa::portable ? "portable" : info.param.isa == cpu::Isa::v3 ? "v3" : "v4");
+                     (info.param.isa == cpu::Isa::portable ? "portable"
+                      : info.param.isa == cpu::Isa::v3     ? "v3"
+                                                           : "v4");
   for (char& c : name)
     if (!std::isalnum(static_cast<unsigned char>(c))) c = '_';
   return name;

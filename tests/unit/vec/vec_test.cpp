@@ -29,8 +29,8 @@ constexpr float infinity = std::numeric_limits<float>::infinity();
 TEST_P(VectorKernels, NoRowsAreNoWork) {
   std::vector<float> gain(8, 1.0f), dgain(8, 3.0f), none;
   const Shape empty{0, 8};
-  kernels_.norm.forward(exec_, NormKind::layer, f32(none, empty), {}, {}, f32(gain, {8}), {}, 1e-5f, {}, f32(none, empty),
-                        {}, {});
+  kernels_.norm.forward(exec_, NormKind::layer, f32(none, empty), {}, {}, f32(gain, {8}), {}, 1e-5f, {},
+                        f32(none, empty), {}, {});
   kernels_.norm.backward(exec_, NormKind::rms, f32(none, empty), f32(none, empty), f32(gain, {8}), {}, {}, {}, {},
                          Write::add, f32(none, empty), {}, f32(dgain, {8}), {});
   EXPECT_EQ(dgain, std::vector<float>(8, 3.0f));
@@ -76,15 +76,16 @@ TEST_P(VectorKernels, NotANumberPassesThrough) {
   EXPECT_TRUE(std::isnan(y[21]));
   EXPECT_FALSE(std::isnan(y[20]));
   std::vector<float> gain(40, 1.0f);
-  kernels_.norm.forward(exec_, NormKind::layer, f32(x, {1, 40}), {}, {}, f32(gain, {40}), {}, 1e-5f, {}, f32(y, {1, 40}),
-                        {}, {});
+  kernels_.norm.forward(exec_, NormKind::layer, f32(x, {1, 40}), {}, {}, f32(gain, {40}), {}, 1e-5f, {},
+                        f32(y, {1, 40}), {}, {});
   EXPECT_TRUE(std::isnan(y[0]));
   std::vector<bf16> half(40);
   const MutView narrow(half.data(), {40}, DType::bf16);
   kernels_.elementwise.copy(exec_, f32(x, {40}), narrow);
   EXPECT_TRUE(std::isnan(static_cast<float>(half[21])));
   for (const int poisoned : {0, 1, 2}) {  // of q, k, v
-    std::vector<float> parts[3] = {std::vector<float>(24, 0.5f), std::vector<float>(24, 0.5f), std::vector<float>(24, 0.5f)};
+    std::vector<float> parts[3] = {std::vector<float>(24, 0.5f), std::vector<float>(24, 0.5f),
+                                   std::vector<float>(24, 0.5f)};
     parts[poisoned][17] = nan;  // of token 2 of 3
     std::vector<float> out(24);
     const Shape shape{1, 3, 1, 8};
@@ -97,7 +98,8 @@ TEST_P(VectorKernels, NotANumberPassesThrough) {
 
 TEST_P(VectorKernels, ConversionRoundsAsTheScalarTypeDoes) {
   std::vector<float> x;
-  for (const float value : {0.0f, -0.0f, 1.0f, 1.00390625f, 1.01171875f, 3.4e38f, -3.4e38f, infinity, -infinity, 1e-40f})
+  for (const float value :
+       {0.0f, -0.0f, 1.0f, 1.00390625f, 1.01171875f, 3.4e38f, -3.4e38f, infinity, -infinity, 1e-40f})
     for (int step = -2; step <= 2; ++step) {
       float near = value;
       for (int i = 0; i < std::abs(step); ++i) near = std::nextafter(near, step < 0 ? -infinity : infinity);

@@ -1,0 +1,20 @@
+#include "launcher/start_watch.hpp"
+
+#include <chrono>
+#include <condition_variable>
+#include <mutex>
+
+namespace weft {
+
+StartWatch::StartWatch(double seconds, std::function<void()> late) {
+  if (seconds <= 0) return;
+  thread_ = std::jthread([seconds, late = std::move(late)](const std::stop_token& stop) {
+    std::mutex mutex;
+    std::condition_variable_any changed;
+    std::unique_lock lock(mutex);
+    const bool over = changed.wait_for(lock, stop, std::chrono::duration<double>(seconds), [&] { return stop.stop_requested(); });
+    if (!over) late();
+  });
+}
+
+}  // namespace weft
