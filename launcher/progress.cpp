@@ -94,8 +94,9 @@ std::string progress_bar(const StepMetrics& m, double valid_loss, double seconds
 }
 
 std::string progress_line(const StepMetrics& m, double seconds_left, std::int64_t steps) {
-  std::string line = fmt::format("step {}/{}  loss {:.4f}  lr {:.2e}  norm {:.3f}  {} tok/s  {:.0f} ms", m.step, steps,
-                                 m.loss, m.lr, m.grad_norm, format_count(m.tokens_per_s), m.step_ms);
+  std::string line =
+      fmt::format("step {}/{}  loss {:.4f}  lr {:.2e}  norm {:.3f}  {} tok/s  {:.{}f} ms", m.step, steps, m.loss, m.lr,
+                  m.grad_norm, format_count(m.tokens_per_s), m.step_ms, m.step_ms < 10 ? 1 : 0);
   if (m.mfu > 0) line += fmt::format("  MFU {:.1f}%", 100 * m.mfu);
   if (m.skipped) line += "  skipped";
   if (seconds_left >= 0) line += fmt::format("  {} left", format_duration(seconds_left));

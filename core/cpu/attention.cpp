@@ -128,14 +128,15 @@ void backward(ExecContext& exec, View q, View k, View v, View out, View lse, Vie
   });
   if (parts == 1) return;
   for_tasks(threads, pairs, [&](std::int64_t pair, int) {
-    vec.attention_dq(args, pair, reinterpret_cast<float*>(sums + partial * static_cast<std::size_t>(pair * parts)), parts);
+    vec.attention_dq(args, pair, reinterpret_cast<float*>(sums + partial * static_cast<std::size_t>(pair * parts)),
+                     parts);
   });
 }
 
 }  // namespace
 
 void bind_attention(KernelTable& table, Isa isa) {
-  for_isa(isa, [&]<const VecKernels& vec>() {
+  for_isa(isa, [&]<const VecKernels & vec>() {
     table.attention.forward.bind(forward<vec>);
     table.attention.backward.bind(backward<vec>);
   });

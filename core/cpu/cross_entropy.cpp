@@ -1,15 +1,17 @@
 #include "core/cpu/cross_entropy.hpp"
 
 #include <algorithm>
+#include <type_traits>
 
 #include "core/cpu/matrix_view.hpp"
+#include "core/cpu/multiplier.hpp"
 
 namespace weft::cpu {
 
 namespace {
 
 // The weight and its gradient are read and written once a chunk, so a chunk needs enough rows to hide that.
-constexpr std::int64_t chunk_logits = (64 << 20) / 4;
+constexpr std::int64_t chunk_logits = (104 << 20) / 4;
 constexpr std::int64_t least_rows = 128;
 
 std::int64_t chunk_rows(std::int64_t rows, std::int64_t vocabulary) {
@@ -17,6 +19,11 @@ std::int64_t chunk_rows(std::int64_t rows, std::int64_t vocabulary) {
   const std::int64_t chunks = (rows + at_most - 1) / at_most;
   return (rows + chunks - 1) / chunks;
 }
+
+/// What a chunk of rows is multiplied with.
+struct ChunkProducts {
+  Product logits, hidden, weight;
+};
 
 }  // namespace
 
@@ -39,29 +46,71 @@ void cross_entropy(const MatrixKernels& kernels, ExecContext& exec, View h, cons
     return;
   }
 
+  const Multiplier multiplier(kernels, exec);
   const int threads = exec.threads();
-  const std::int64_t chunk = chunk_rows(rows, vocabulary);
   const Round round = hidden.elem == Elem::bf16 ? Round::bf16 : Round::none;
-  const ProductShape shapes[] = {{chunk, vocabulary, dim}, {chunk, dim, vocabulary}, {vocabulary, dim, chunk}};
-  ProductOutput hidden_gradient{nullptr, hidden.elem, dim};
-  std::size_t product_bytes = product_scratch(kernels, shapes[0], {}, threads);
-  if (backward) {
-    product_bytes = std::max({product_bytes, product_scratch(kernels, shapes[1], hidden_gradient, threads),
-                              product_scratch(kernels, shapes[2], {}, threads)});
-  }
+  const std::int64_t element = hidden.elem == Elem::bf16 ? 2 : 4;
+  const std::int64_t chunk = chunk_rows(rows, vocabulary);
   const std::int64_t logits_stride = (vocabulary + 15) / 16 * 16;
+  // oneDNN wants the logits' gradient in bf16.
+  const bool narrow = backward && multiplier.dnnl() && hidden.elem == Elem::bf16;
   const std::size_t logits_bytes = static_cast<std::size_t>(chunk * logits_stride) * sizeof(float);
-  auto* logits = static_cast<float*>(exec.scratch(logits_bytes + product_bytes));
-  void* scratch = reinterpret_cast<char*>(logits) + logits_bytes;
+  const std::size_t narrow_bytes = narrow ? static_cast<std::size_t>(chunk * logits_stride) * sizeof(bf16) : 0;
+
+  float* logits = nullptr;
+  void* narrow_logits = nullptr;
+  const auto products_of = [&](std::int64_t begin) {
+    const std::int64_t count = std::min(chunk, rows - begin);
+    const auto row_of = [&](auto* data, std::int64_t stride) {
+      using Byte = std::conditional_t<std::is_const_v<std::remove_pointer_t<decltype(data)>>, const char, char>;
+      return static_cast<Byte*>(data) + begin * stride * element;
+    };
+    ChunkProducts products;
+    const LeftOperand x{row_of(hidden.data, hidden.stride), hidden.elem, hidden.stride};
+    products.logits = {{count, vocabulary, dim},
+                       x,
+                       {weight.data, Elem::f32, weight.stride, Orientation::transposed, round},
+                       {logits, Elem::f32, logits_stride},
+                       &w};
+    if (!backward) return products;
+    LeftOperand dlogits{logits, Elem::f32, logits_stride};
+    if (narrow) dlogits = {narrow_logits, Elem::bf16, vocabulary};
+    const Matrix dhidden(dh);
+    products.hidden = {{count, dim, vocabulary},
+                       dlogits,
+                       {weight.data, Elem::f32, weight.stride, Orientation::straight, round},
+                       {row_of(dhidden.data, dhidden.stride), hidden.elem, dhidden.stride},
+                       &w};
+    if (!dw) return products;
+    const Matrix dweight(dw);
+    dlogits.layout = TileLayout::by_col;
+    products.weight = {{vocabulary, dim, count},
+                       dlogits,
+                       {x.data, x.elem, x.stride},
+                       {dweight.data, Elem::f32, dweight.stride},
+                       nullptr};
+    if (begin > 0 || write == Write::add) {
+      products.weight.output.residual = dweight.data;
+      products.weight.output.residual_stride = dweight.stride;
+    }
+    return products;
+  };
+
+  std::size_t product_bytes = 0;
+  for (const std::int64_t begin : {std::int64_t{0}, (rows - 1) / chunk * chunk}) {
+    const ChunkProducts products = products_of(begin);
+    product_bytes = std::max(product_bytes, multiplier.scratch(products.logits));
+    if (backward) product_bytes = std::max(product_bytes, multiplier.scratch(products.hidden));
+    if (backward && dw) product_bytes = std::max(product_bytes, multiplier.scratch(products.weight));
+  }
+  logits = static_cast<float*>(exec.scratch(logits_bytes + narrow_bytes + product_bytes));
+  narrow_logits = reinterpret_cast<char*>(logits) + logits_bytes;
+  void* scratch = static_cast<char*>(narrow_logits) + narrow_bytes;
 
   for (std::int64_t begin = 0; begin < rows; begin += chunk) {
-    const std::int64_t count = std::min(chunk, rows - begin);
-    const LeftOperand x{static_cast<const char*>(hidden.data) + begin * hidden.stride * (round == Round::bf16 ? 2 : 4),
-                        hidden.elem, hidden.stride, TileLayout::by_row};
-    multiply(kernels, {count, vocabulary, dim}, x,
-             {weight.data, Elem::f32, weight.stride, Orientation::transposed, round},
-             {logits, Elem::f32, logits_stride}, threads, scratch);
-
+    const ChunkProducts products = products_of(begin);
+    multiplier.run(products.logits, scratch);
+    const std::int64_t count = products.logits.shape.m;
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (std::int64_t i = 0; i < count; ++i) {
       const std::int64_t r = begin + i;
@@ -72,21 +121,9 @@ void cross_entropy(const MatrixKernels& kernels, ExecContext& exec, View h, cons
       if (backward && factor == 0) std::fill_n(row, vocabulary, 0.0f);
     }
     if (!backward) continue;
-
-    const Matrix dhidden(dh);
-    hidden_gradient.stride = dhidden.stride;
-    hidden_gradient.out = static_cast<char*>(dhidden.data) + begin * dhidden.stride * (round == Round::bf16 ? 2 : 4);
-    multiply(kernels, {count, dim, vocabulary}, {logits, Elem::f32, logits_stride, TileLayout::by_row},
-             {weight.data, Elem::f32, weight.stride, Orientation::straight, round}, hidden_gradient, threads, scratch);
-    if (!dw) continue;
-    const Matrix dweight(dw);
-    ProductOutput weight_gradient{dweight.data, Elem::f32, dweight.stride};
-    if (begin > 0 || write == Write::add) {
-      weight_gradient.residual = dweight.data;
-      weight_gradient.residual_stride = dweight.stride;
-    }
-    multiply(kernels, {vocabulary, dim, count}, {logits, Elem::f32, logits_stride, TileLayout::by_col},
-             {x.data, x.elem, x.stride, Orientation::straight, Round::none}, weight_gradient, threads, scratch);
+    if (narrow) multiplier.dnnl()->narrow(logits, logits_stride, count, vocabulary, narrow_logits, threads);
+    multiplier.run(products.hidden, scratch);
+    if (dw) multiplier.run(products.weight, scratch);
   }
 }
 

@@ -24,7 +24,7 @@ void apply(ExecContext& exec, View x, DropoutSpec spec, MutView y) {
 }  // namespace
 
 void bind_dropout(KernelTable& table, Isa isa) {
-  for_isa(isa, [&]<const VecKernels& vec>() { table.dropout.apply.bind(apply<vec>); });
+  for_isa(isa, [&]<const VecKernels & vec>() { table.dropout.apply.bind(apply<vec>); });
 }
 
 }  // namespace weft::cpu

@@ -36,10 +36,9 @@ void swiglu(ExecContext& exec, View gate_up, MutView y) {
   check_given(y, y.shape, y.dtype, "y");
   check_given(gate_up, {rows, 2 * cols}, y.dtype, "gate_up");
   const Elem elem = elem_of(y);
-  for_ranges(threads_for(exec, rows, static_cast<std::int64_t>(4 * y.bytes())), rows, 1,
-             [&](std::int64_t begin, std::int64_t end, int) {
-               vec.swiglu(elem, cols, gate_up.data, y.data, begin, end);
-             });
+  for_ranges(
+      threads_for(exec, rows, static_cast<std::int64_t>(4 * y.bytes())), rows, 1,
+      [&](std::int64_t begin, std::int64_t end, int) { vec.swiglu(elem, cols, gate_up.data, y.data, begin, end); });
 }
 
 template <const VecKernels& vec>
@@ -63,6 +62,26 @@ void add(ExecContext& exec, View a, View b, MutView y) {
   const Elem elem = elem_of(a);
   for_ranges(threads_for(exec, a.numel(), static_cast<std::int64_t>(3 * a.bytes())), a.numel(), line,
              [&](std::int64_t begin, std::int64_t end, int) { vec.add(elem, a.data, b.data, y.data, begin, end); });
+}
+
+// Joins each dim of both views to the next where both walk through the two as through one.
+void join_dims(View& x, MutView& y) {
+  for (int dim = x.shape.rank() - 2; dim >= 0; --dim) {
+    const std::int64_t size = x.shape[dim + 1];
+    if (x.strides[dim] != size * x.strides[dim + 1] || y.strides[dim] != size * y.strides[dim + 1]) continue;
+    const auto without = [dim](Shape shape, std::int64_t at_dim) {
+      shape[dim] = at_dim;
+      std::int64_t kept[Shape::max_rank];
+      int count = 0;
+      for (int d = 0; d < shape.rank(); ++d)
+        if (d != dim + 1) kept[count++] = shape[d];
+      return Shape(std::span<const std::int64_t>(kept, static_cast<std::size_t>(count)));
+    };
+    const Shape shape = without(x.shape, x.shape[dim] * size);
+    x.strides = without(x.strides, x.strides[dim + 1]);
+    y.strides = without(y.strides, y.strides[dim + 1]);
+    x.shape = y.shape = shape;
+  }
 }
 
 // The offset, in elements, of the first of `cols` elements of each row; rows counted over all dims but the last.
@@ -92,6 +111,7 @@ void copy(ExecContext& exec, View x, MutView y) {
     return for_ranges(threads_for(exec, count, bytes), count, line, [&](std::int64_t begin, std::int64_t end, int) {
       vec.convert(from, source(begin), to, target(begin), end - begin);
     });
+  join_dims(x, y);
   const std::int64_t cols = x.cols(), x_step = x.shape.rank() ? x.strides[-1] : 1;
   const std::int64_t y_step = y.shape.rank() ? y.strides[-1] : 1;
   for_ranges(threads_for(exec, count / cols, bytes), count / cols, 1, [&](std::int64_t begin, std::int64_t end, int) {
@@ -119,19 +139,16 @@ void fill(ExecContext& exec, float value, MutView y) {
              [&](std::int64_t begin, std::int64_t end, int) { vec.fill(elem, value, y.data, begin, end); });
 }
 
+template <const VecKernels& vec>
 void scale(ExecContext& exec, float factor, MutView y) {
   check_given(y, y.shape, y.dtype, "y");
   if (y.dtype == DType::f64) {
     for (double& each : std::span(y.as<double>(), static_cast<std::size_t>(y.numel()))) each *= factor;
     return;
   }
+  const Elem elem = elem_of(y);
   for_ranges(threads_for(exec, y.numel(), static_cast<std::int64_t>(2 * y.bytes())), y.numel(), line,
-             [&](std::int64_t begin, std::int64_t end, int) {
-               dispatch_float(y.dtype, [&]<class T>() {
-                 T* data = y.as<T>();
-                 for (std::int64_t i = begin; i < end; ++i) data[i] = static_cast<T>(static_cast<float>(data[i]) * factor);
-               });
-             });
+             [&](std::int64_t begin, std::int64_t end, int) { vec.scale(elem, factor, y.data, begin, end); });
 }
 
 // Chunks depend on the count alone, so the threads do not change the result.
@@ -158,8 +175,8 @@ void dot(ExecContext& exec, View a, View b, Write write, MutView sum) {
 }  // namespace
 
 void bind_elementwise(KernelTable& table, Isa isa) {
-  for_isa(isa, [&]<const VecKernels& vec>() {
-    table.elementwise.scale.bind(scale);
+  for_isa(isa, [&]<const VecKernels & vec>() {
+    table.elementwise.scale.bind(scale<vec>);
     table.elementwise.gelu.bind(gelu<vec>);
     table.elementwise.gelu_backward.bind(gelu_backward<vec>);
     table.elementwise.swiglu.bind(swiglu<vec>);

@@ -18,13 +18,14 @@ void check_positions(const View& positions, const TokenMap& rows, std::int64_t c
   if (!positions) return;
   check_like(positions, {positions.shape[0], cols}, DType::f32, "positions");
   WEFT_CHECK(rows.position(0) >= 0 && rows.position(rows.first_length - 1) < positions.shape[0] &&
-                 (rows.first_length >= rows.seq_local || (rows.begin[1] >= 0 && rows.position(rows.seq_local - 1) < positions.shape[0])),
+                 (rows.first_length >= rows.seq_local ||
+                  (rows.begin[1] >= 0 && rows.position(rows.seq_local - 1) < positions.shape[0])),
              "positions to {} in a table of {}", rows.position(rows.seq_local - 1), positions.shape[0]);
 }
 
 template <const VecKernels& vec>
-void forward(ExecContext& exec, View tokens, View tokens_table, View positions_table, TokenMap rows, DropoutSpec dropout,
-             MutView y) {
+void forward(ExecContext& exec, View tokens, View tokens_table, View positions_table, TokenMap rows,
+             DropoutSpec dropout, MutView y) {
   const std::int64_t count = y.rows(), cols = y.cols();
   if (count == 0) return;
   check_given(y, y.shape, y.dtype, "y");
@@ -100,7 +101,7 @@ void rotary(ExecContext& exec, View x, TokenMap rows, float theta, bool inverse,
 }  // namespace
 
 void bind_embedding(KernelTable& table, Isa isa) {
-  for_isa(isa, [&]<const VecKernels& vec>() {
+  for_isa(isa, [&]<const VecKernels & vec>() {
     table.embedding.forward.bind(forward<vec>);
     table.embedding.backward.bind(backward<vec>);
     table.embedding.rotary.bind(rotary<vec>);

@@ -4,8 +4,8 @@
 #include <cstring>
 
 #include "core/cpu/cross_entropy.hpp"
-#include "core/cpu/linear_product.hpp"
 #include "core/cpu/matrix_view.hpp"
+#include "core/cpu/multiplier.hpp"
 
 namespace weft::cpu {
 
@@ -14,15 +14,10 @@ namespace {
 Round rounding_for(Elem elem) { return elem == Elem::bf16 ? Round::bf16 : Round::none; }
 
 template <const MatrixKernels& kernels>
-void product(ExecContext& exec, ProductShape shape, const LeftOperand& a, const RightOperand& b,
-             const ProductOutput& output) {
-  const bool few = shape.m <= few_rows && a.layout == TileLayout::by_row && b.orientation == Orientation::transposed;
-  if (few) {
-    multiply_few_rows(kernels, shape, a, b, output, exec.threads(), exec.scratch(few_rows_scratch(shape)));
-  } else {
-    void* scratch = exec.scratch(product_scratch(kernels, shape, output, exec.threads()));
-    multiply(kernels, shape, a, b, output, exec.threads(), scratch);
-  }
+void product(ExecContext& exec, const Product& job) {
+  const Multiplier multiplier(kernels, exec);
+  void* scratch = exec.scratch(multiplier.scratch(job));
+  multiplier.run(job, scratch);
 }
 
 template <const MatrixKernels& kernels>
@@ -51,8 +46,11 @@ void forward(ExecContext& exec, View x, WeightRef w, View bias, Epilogue epilogu
     output.residual = added.data;
     output.residual_stride = added.stride;
   }
-  product<kernels>(exec, {in.rows, out.cols, in.cols}, {in.data, in.elem, in.stride, TileLayout::by_row},
-                   {weight.data, Elem::f32, weight.stride, Orientation::transposed, rounding_for(in.elem)}, output);
+  product<kernels>(exec, {{in.rows, out.cols, in.cols},
+                          {in.data, in.elem, in.stride, TileLayout::by_row},
+                          {weight.data, Elem::f32, weight.stride, Orientation::transposed, rounding_for(in.elem)},
+                          output,
+                          &w});
 }
 
 template <const MatrixKernels& kernels>
@@ -68,8 +66,11 @@ void backward_data(ExecContext& exec, View dy, WeightRef w, Write write, MutView
     output.residual = out.data;
     output.residual_stride = out.stride;
   }
-  product<kernels>(exec, {in.rows, out.cols, in.cols}, {in.data, in.elem, in.stride, TileLayout::by_row},
-                   {weight.data, Elem::f32, weight.stride, Orientation::straight, rounding_for(in.elem)}, output);
+  product<kernels>(exec, {{in.rows, out.cols, in.cols},
+                          {in.data, in.elem, in.stride, TileLayout::by_row},
+                          {weight.data, Elem::f32, weight.stride, Orientation::straight, rounding_for(in.elem)},
+                          output,
+                          &w});
 }
 
 template <const MatrixKernels& kernels>
@@ -90,13 +91,16 @@ void backward_weight(ExecContext& exec, View dy, View x, Write write, MutView dw
     output.residual = out.data;
     output.residual_stride = out.stride;
   }
-  product<kernels>(exec, {left.cols, right.cols, left.rows}, {left.data, left.elem, left.stride, TileLayout::by_col, sums},
-                   {right.data, right.elem, right.stride, Orientation::straight, Round::none}, output);
+  product<kernels>(exec, {{left.cols, right.cols, left.rows},
+                          {left.data, left.elem, left.stride, TileLayout::by_col, sums},
+                          {right.data, right.elem, right.stride, Orientation::straight, Round::none},
+                          output,
+                          nullptr});
 }
 
 template <const MatrixKernels& kernels>
 void loss_of_linear(ExecContext& exec, View h, WeightRef w, View targets, View weights, float scale, Write write,
-                   MutView loss, MutView dh, MutView dw) {
+                    MutView loss, MutView dh, MutView dw) {
   cpu::cross_entropy(kernels, exec, h, w, targets, weights, scale, write, loss, dh, dw);
 }
 

@@ -34,7 +34,8 @@ Range part_of(std::int64_t total, std::int64_t parts, std::int64_t i) {
 // A block of packed A tiles should stay in a core's second-level cache beside a panel of B; packed B in the shared one.
 constexpr std::int64_t left_block_bytes = 768 << 10;
 constexpr std::int64_t right_block_bytes = 6 << 20;
-constexpr std::int64_t max_depth = 1024;
+// A weight gradient contracts over many rows into a small output: shorter blocks leave its operands nearer.
+constexpr std::int64_t max_depth = 1024, max_depth_by_col = 512;
 // A by_col tile is written in whole vectors, which run past its end.
 constexpr std::int64_t tile_slack = max_tile_cols;
 
@@ -45,8 +46,8 @@ struct Blocking {
   std::int64_t panel_floats, tile_floats, right_floats, left_floats;
   std::int64_t partial_floats;  ///< sums between blocks of K, where the output cannot hold them
 
-  Blocking(const MatrixKernels& kernels, ProductShape shape, const ProductOutput& output) {
-    const std::int64_t depth_blocks = ceil_div(shape.k, max_depth);
+  Blocking(const MatrixKernels& kernels, ProductShape shape, TileLayout layout, const ProductOutput& output) {
+    const std::int64_t depth_blocks = ceil_div(shape.k, layout == TileLayout::by_col ? max_depth_by_col : max_depth);
     depth = round_up(ceil_div(shape.k, depth_blocks), contraction_unit);
     panel_floats = depth * kernels.tile_cols;
     tile_floats = depth * kernels.tile_rows + tile_slack;
@@ -217,16 +218,16 @@ class Worker {
 
 }  // namespace
 
-std::size_t product_scratch(const MatrixKernels& kernels, ProductShape shape, const ProductOutput& output,
-                            int threads) {
-  const Blocking blocking(kernels, shape, output);
+std::size_t product_scratch(const MatrixKernels& kernels, ProductShape shape, TileLayout layout,
+                            const ProductOutput& output, int threads) {
+  const Blocking blocking(kernels, shape, layout, output);
   return static_cast<std::size_t>(blocking.right_floats + blocking.partial_floats + threads * blocking.left_floats) *
          sizeof(float);
 }
 
 void multiply(const MatrixKernels& kernels, ProductShape shape, const LeftOperand& a, const RightOperand& b,
               const ProductOutput& output, int threads, void* scratch) {
-  const Blocking blocking(kernels, shape, output);
+  const Blocking blocking(kernels, shape, a.layout, output);
 #pragma omp parallel num_threads(threads)
   Worker(kernels, shape, a, b, output, blocking, static_cast<float*>(scratch), omp_get_thread_num(),
          omp_get_num_threads())

@@ -46,7 +46,8 @@ struct ProductShape {
 };
 
 /// Bytes of scratch that `multiply` wants.
-std::size_t product_scratch(const MatrixKernels& kernels, ProductShape shape, const ProductOutput& output, int threads);
+std::size_t product_scratch(const MatrixKernels& kernels, ProductShape shape, TileLayout layout,
+                            const ProductOutput& output, int threads);
 
 /// All of M, N, K at least 1; scratch aligned to 64 bytes.
 void multiply(const MatrixKernels& kernels, ProductShape shape, const LeftOperand& a, const RightOperand& b,

@@ -5,8 +5,8 @@ namespace weft::cpu {
 namespace {
 
 template <const VecKernels& vec>
-void forward(ExecContext& exec, NormKind kind, View x, View branch, DropoutSpec dropout, View gain, View bias, float eps,
-             MutView sum, MutView y, MutView mean, MutView rstd) {
+void forward(ExecContext& exec, NormKind kind, View x, View branch, DropoutSpec dropout, View gain, View bias,
+             float eps, MutView sum, MutView y, MutView mean, MutView rstd) {
   const std::int64_t rows = x.rows(), cols = x.cols();
   if (rows == 0) return;
   check_given(x, x.shape, x.dtype, "x");
@@ -88,7 +88,7 @@ void backward(ExecContext& exec, NormKind kind, View dy, View sum, View gain, Vi
 }  // namespace
 
 void bind_norm(KernelTable& table, Isa isa) {
-  for_isa(isa, [&]<const VecKernels& vec>() {
+  for_isa(isa, [&]<const VecKernels & vec>() {
     table.norm.forward.bind(forward<vec>);
     table.norm.backward.bind(backward<vec>);
   });

@@ -62,7 +62,8 @@ void adamw(ExecContext& exec, View state, AdamWSpec spec, View grad, MutView val
   if (step.skip) return;
   const auto t = static_cast<double>(step.applied);
   AdamArgs args = adam_args(step, spec, grad, value, m, v);
-  args.step_size = static_cast<float>(static_cast<double>(step.lr) / (1 - std::pow(static_cast<double>(spec.beta1), t)));
+  args.step_size =
+      static_cast<float>(static_cast<double>(step.lr) / (1 - std::pow(static_cast<double>(spec.beta1), t)));
   args.v_scale = static_cast<float>(1 / std::sqrt(1 - std::pow(static_cast<double>(spec.beta2), t)));
   run_adam<vec>(exec, args, grad.numel());
 }
@@ -77,8 +78,8 @@ void radam(ExecContext& exec, View state, RAdamSpec spec, View grad, MutView val
   const double longest = 2 / (1 - beta2) - 1, length = longest - 2 * t * beta2_t / (1 - beta2_t);
   AdamArgs args = adam_args(step, spec, grad, value, m, v);
   if (length >= 5) {
-    const double rectified = std::sqrt((1 - beta2_t) * (length - 4) / (longest - 4) * (length - 2) / length * longest /
-                                       (longest - 2));
+    const double rectified =
+        std::sqrt((1 - beta2_t) * (length - 4) / (longest - 4) * (length - 2) / length * longest / (longest - 2));
     args.step_size = static_cast<float>(static_cast<double>(step.lr) * rectified /
                                         (1 - std::pow(static_cast<double>(spec.beta1), t)));
   }
@@ -108,7 +109,7 @@ void sgd(ExecContext& exec, View state, SgdSpec spec, View grad, MutView value, 
 
 void bind_optim(KernelTable& table, Isa isa) {
   table.optim.prepare.bind(prepare);
-  for_isa(isa, [&]<const VecKernels& vec>() {
+  for_isa(isa, [&]<const VecKernels & vec>() {
     table.optim.adamw.bind(adamw<vec>);
     table.optim.sgd.bind(sgd<vec>);
     table.optim.radam.bind(radam<vec>);

@@ -63,16 +63,16 @@ inline DropoutArgs dropout_args(const DropoutSpec& spec) {
 inline void check_like(const View& view, const Shape& shape, DType dtype, const char* name) {
   if (!view) return;
   WEFT_CHECK(view.contiguous(), "{} is not contiguous", name);
-  WEFT_CHECK(view.numel() == shape.numel() && view.cols() == (shape.rank() ? shape[-1] : 1), "{} is {}, expected {}", name,
-             to_string(view.shape), to_string(shape));
+  WEFT_CHECK(view.numel() == shape.numel() && view.cols() == (shape.rank() ? shape[-1] : 1), "{} is {}, expected {}",
+             name, to_string(view.shape), to_string(shape));
   WEFT_CHECK(view.dtype == dtype, "{} is {}, expected {}", name, name_of(view.dtype), name_of(dtype));
 }
 
 /// Checks that a view, if it is there, has `count` contiguous f32 elements in any shape.
 inline void check_count(const View& view, std::int64_t count, const char* name) {
   if (!view) return;
-  WEFT_CHECK(view.contiguous() && view.numel() == count && view.dtype == DType::f32, "{} is {} {}, expected {} f32", name,
-             name_of(view.dtype), to_string(view.shape), count);
+  WEFT_CHECK(view.contiguous() && view.numel() == count && view.dtype == DType::f32, "{} is {} {}, expected {} f32",
+             name, name_of(view.dtype), to_string(view.shape), count);
 }
 
 /// The same as check_like for a view that must be there, unless it has no elements.

@@ -1,8 +1,8 @@
 // What attention's forward and backward share: tiles, register-blocked products on them, packing and dropout factors.
 //
-// Scores are held transposed, a tile is Sᵀ[key][query] with vectors along the queries: the softmax's maxima and sums are
-// then plain vector operations, keys and values are read by broadcast from their natural order, and only queries (and
-// dout) are transposed, once each.
+// Scores are held transposed: a tile is Sᵀ[key][query] with vectors along the queries. The softmax's maxima and sums
+// are then plain vector operations, keys and values are read by broadcast from their natural order, and only queries
+// (and dout) are transposed, once each.
 #pragma once
 #include "core/cpu/vec/philox.hpp"
 
@@ -15,8 +15,8 @@ enum class Into { replace, add, rescale };
 
 inline constexpr int micro_rows = 6, micro_vecs = lanes == 16 ? 4 : 2;
 
-/// C[rows × vecs] (=, += or = factor[row]·C +) A·B, accumulated in registers. A is read as a[row·lda + k], or, by columns,
-/// as a[k·lda + row].
+/// C[rows × vecs] (=, += or = factor[row]·C +) A·B, accumulated in registers. A is read as a[row·lda + k], or, by
+/// columns, as a[k·lda + row].
 template <int rows, int vecs, bool by_columns, Into into>
 void micro_product(const float* a, std::int64_t lda, const float* b, std::int64_t ldb, std::int64_t depth, float* c,
                    std::int64_t ldc, const float* factor) {
@@ -87,8 +87,10 @@ struct TilePair {
   std::int64_t visible_keys(std::int64_t query) const { return larger(0, smaller(keys, query - shift + 1)); }
 };
 
-/// c[key][query] = a[key]·bᵀ with b transposed to [depth][tile], for the queries that see the key; others are not written.
-inline void scores(const TilePair& pair, const float* a, std::int64_t lda, const float* b, std::int64_t depth, float* c) {
+/// c[key][query] = a[key]·bᵀ with b transposed to [depth][tile], for the queries that see the key; others are not
+/// written.
+inline void scores(const TilePair& pair, const float* a, std::int64_t lda, const float* b, std::int64_t depth,
+                   float* c) {
   for (std::int64_t key = 0; key < pair.keys; key += micro_rows) {
     const std::int64_t from = pair.first_query(key) / lanes * lanes;
     if (from >= pair.padded()) return;
@@ -103,8 +105,8 @@ inline void sum_over_keys(const TilePair& pair, const float* a, const float* b, 
                           const float* factor = nullptr) {
   for (std::int64_t query = 0; query < pair.queries; query += micro_rows) {
     const std::int64_t rows = smaller(micro_rows, pair.queries - query);
-    product_rows<true, into>(rows, a + query, tile, b, cols, pair.visible_keys(query + rows - 1), c + query * cols, cols,
-                             cols, factor + (factor ? query : 0));
+    product_rows<true, into>(rows, a + query, tile, b, cols, pair.visible_keys(query + rows - 1), c + query * cols,
+                             cols, cols, factor + (factor ? query : 0));
   }
 }
 
@@ -120,7 +122,8 @@ inline void sum_over_queries(const TilePair& pair, const float* a, const float* 
 
 /// to[rows][padded] = from, with zeros behind `cols`.
 template <class T>
-void pack_rows(const T* from, std::int64_t stride, std::int64_t rows, std::int64_t cols, std::int64_t padded, float* to) {
+void pack_rows(const T* from, std::int64_t stride, std::int64_t rows, std::int64_t cols, std::int64_t padded,
+               float* to) {
   for (std::int64_t row = 0; row < rows; ++row) {
     const T* x = from + row * stride;
     float* y = to + row * padded;
@@ -167,9 +170,7 @@ struct Arena {
 struct AttentionShape {
   std::int64_t group, padded_dim, q_tiles, k_tiles;
   explicit AttentionShape(const AttentionArgs& a)
-      : group(a.heads / a.kv_heads),
-        padded_dim(round_up(a.head_dim, lanes)),
-        q_tiles((a.q_len + tile - 1) / tile),
+      : group(a.heads / a.kv_heads), padded_dim(round_up(a.head_dim, lanes)), q_tiles((a.q_len + tile - 1) / tile),
         k_tiles((a.k_len + tile - 1) / tile) {}
 };
 

@@ -1,5 +1,5 @@
-// Attention backward (Dao et al. 2022, algorithm 4): probabilities are recomputed from the log-sum-exp, and with
-// D_i = Σ dout·out, dS = P∘(dP − D), dQ = scale·dS·K, dK = scale·dSᵀ·Q, dV = Pᵀ·dout. A task walks its key tiles and keeps
+// Attention backward (Dao et al. 2022, algorithm 4): probabilities are recomputed from the log-sum-exp, and with D_i =
+// Σ dout·out, dS = P∘(dP − D), dQ = scale·dS·K, dK = scale·dSᵀ·Q, dV = Pᵀ·dout. A task walks its key tiles and keeps
 // their dK and dV; dQ is summed per task and, where several share a head, over the tasks in order.
 #include "core/cpu/vec/attention.hpp"
 #include "core/cpu/vec/functions.hpp"
@@ -146,7 +146,7 @@ void run(const AttentionArgs& a, const AttentionTask& task) {
       scores(pair, buffers.values, s.padded_dim, queries.dout_transposed, a.head_dim, buffers.gradient);
       if (a.dropout) dropout_tile(a, b, head, q_tile, k_tile, pair, buffers.factor);
       const auto weigh = a.dropout ? (pair.masked() ? probabilities<true, true> : probabilities<false, true>)
-                                         : (pair.masked() ? probabilities<true, false> : probabilities<false, false>);
+                                   : (pair.masked() ? probabilities<true, false> : probabilities<false, false>);
       weigh(pair, a.scale * log2_e, queries, buffers);
       sum_over_queries(pair, buffers.probability, queries.dout, s.padded_dim, buffers.dvalues);
       sum_over_queries(pair, buffers.gradient, queries.natural, s.padded_dim, buffers.dkeys);

@@ -96,7 +96,7 @@ void query_tile(const AttentionArgs& a, const AttentionShape& s, const Buffers& 
     scores(pair, keys, s.padded_dim, to.query, a.head_dim, to.score);
     if (a.dropout) dropout_tile(a, b, head, q_tile, k_tile, pair, to.factor);
     const auto column = a.dropout ? (pair.masked() ? softmax_column<true, true> : softmax_column<false, true>)
-                                        : (pair.masked() ? softmax_column<true, false> : softmax_column<false, false>);
+                                  : (pair.masked() ? softmax_column<true, false> : softmax_column<false, false>);
     for (std::int64_t col = 0; col < queries; col += lanes)
       column(pair, col, a.scale * log2_e, to.score, to.factor, softmax);
     if (k_tile == 0)

@@ -1,25 +1,10 @@
 // Activations, sums, conversions, fills and dropout; see core/kernels/elementwise.hpp and dropout.hpp.
+#include "core/cpu/vec/activation.hpp"
 #include "core/cpu/vec/functions.hpp"
 #include "core/cpu/vec/philox.hpp"
 
 namespace weft::cpu::WEFT_ISA {
 namespace {
-
-// tanh-form GELU: x/2·(1 + tanh u) = x·sigmoid(2u) with u = √(2/π)·(x + 0.044715·x³).
-constexpr float gelu_scale = 1.59576912160573071f;  // 2·√(2/π)
-constexpr float gelu_cube = 0.044715f;
-
-WEFT_INLINE Vec gelu_of(Vec x) {
-  const Vec u2 = x * gelu_scale * fma(x * gelu_cube, x, splat(1.0f));
-  return x * sigmoid(u2);
-}
-
-WEFT_INLINE Vec gelu_slope(Vec x) {
-  const Vec square = x * x;
-  const Vec s = sigmoid(x * gelu_scale * fma(square, splat(gelu_cube), splat(1.0f)));
-  const Vec du2 = gelu_scale * fma(square, splat(3 * gelu_cube), splat(1.0f));
-  return s + x * s * (1.0f - s) * du2;
-}
 
 template <class T>
 void gelu_range(const T* x, T* y, std::int64_t begin, std::int64_t end) {
@@ -28,9 +13,8 @@ void gelu_range(const T* x, T* y, std::int64_t begin, std::int64_t end) {
 
 template <class T>
 void gelu_backward_range(const T* x, const T* dy, T* dx, std::int64_t begin, std::int64_t end) {
-  for_vectors(begin, end, [&](std::int64_t i, auto n) {
-    store_n(dx + i, n, load_n(dy + i, n) * gelu_slope(load_n(x + i, n)));
-  });
+  for_vectors(begin, end,
+              [&](std::int64_t i, auto n) { store_n(dx + i, n, load_n(dy + i, n) * gelu_slope(load_n(x + i, n))); });
 }
 
 template <class T>
@@ -70,6 +54,11 @@ void add_range(const T* a, const T* b, T* y, std::int64_t begin, std::int64_t en
   for_vectors(begin, end, [&](std::int64_t i, auto n) { store_n(y + i, n, load_n(a + i, n) + load_n(b + i, n)); });
 }
 
+template <class T>
+void scale_range(Vec factor, T* y, std::int64_t begin, std::int64_t end) {
+  for_vectors(begin, end, [&](std::int64_t i, auto n) { store_n(y + i, n, load_n(y + i, n) * factor); });
+}
+
 template <class From, class To>
 void convert_range(const void* x, void* y, std::int64_t count) {
   const From* from = static_cast<const From*>(x);
@@ -82,9 +71,8 @@ void dropout_rows(std::int64_t cols, const T* x, const DropoutArgs& args, T* y, 
   for (std::int64_t row = begin; row < end; ++row) {
     const T* from = x + row * cols;
     T* to = y + row * cols;
-    for_dropout(args, row, 0, cols, [&](std::int64_t i, auto n, Vec factor) {
-      store_n(to + i, n, load_n(from + i, n) * factor);
-    });
+    for_dropout(args, row, 0, cols,
+                [&](std::int64_t i, auto n, Vec factor) { store_n(to + i, n, load_n(from + i, n) * factor); });
   }
 }
 
@@ -107,7 +95,8 @@ void gelu(Elem elem, const void* x, void* y, std::int64_t begin, std::int64_t en
 
 void gelu_backward(Elem elem, const void* x, const void* dy, void* dx, std::int64_t begin, std::int64_t end) {
   if (elem == Elem::f32)
-    gelu_backward_range(static_cast<const float*>(x), static_cast<const float*>(dy), static_cast<float*>(dx), begin, end);
+    gelu_backward_range(static_cast<const float*>(x), static_cast<const float*>(dy), static_cast<float*>(dx), begin,
+                        end);
   else
     gelu_backward_range(static_cast<const Half*>(x), static_cast<const Half*>(dy), static_cast<Half*>(dx), begin, end);
 }
@@ -149,6 +138,13 @@ void fill(Elem elem, float value, void* y, std::int64_t begin, std::int64_t end)
     for_vectors(begin, end, [&](std::int64_t i, auto n) { store_n(static_cast<float*>(y) + i, n, v); });
   else
     for_vectors(begin, end, [&](std::int64_t i, auto n) { store_n(static_cast<Half*>(y) + i, n, v); });
+}
+
+void scale(Elem elem, float factor, void* y, std::int64_t begin, std::int64_t end) {
+  if (elem == Elem::f32)
+    scale_range(splat(factor), static_cast<float*>(y), begin, end);
+  else
+    scale_range(splat(factor), static_cast<Half*>(y), begin, end);
 }
 
 double dot(const float* a, const float* b, std::int64_t begin, std::int64_t end) {

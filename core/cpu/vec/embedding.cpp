@@ -100,7 +100,8 @@ void embedding_forward(const EmbeddingForwardArgs& args, std::int64_t row_begin,
 }
 
 void embedding_backward(const EmbeddingBackwardArgs& args, std::int64_t col_begin, std::int64_t col_end) {
-  args.elem == Elem::f32 ? backward_cols<float>(args, col_begin, col_end) : backward_cols<Half>(args, col_begin, col_end);
+  args.elem == Elem::f32 ? backward_cols<float>(args, col_begin, col_end)
+                         : backward_cols<Half>(args, col_begin, col_end);
 }
 
 void rotary(const RotaryArgs& args, std::int64_t token_begin, std::int64_t token_end, float* turn) {

@@ -18,6 +18,7 @@ void swiglu_backward(Elem elem, std::int64_t cols, const void* gate_up, const vo
 void add(Elem elem, const void* a, const void* b, void* y, std::int64_t begin, std::int64_t end);
 void convert(Elem from, const void* x, Elem to, void* y, std::int64_t count);
 void fill(Elem elem, float value, void* y, std::int64_t begin, std::int64_t end);
+void scale(Elem elem, float factor, void* y, std::int64_t begin, std::int64_t end);
 double dot(const float* a, const float* b, std::int64_t begin, std::int64_t end);
 void sum_rows(const float* parts, std::int64_t rows, std::int64_t stride, bool add_to, float* y, std::int64_t begin,
               std::int64_t end);

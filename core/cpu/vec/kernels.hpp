@@ -1,7 +1,7 @@
-// The vector kernels of one instruction set as plain functions over plain arguments. Everything in vec/ is compiled once
-// for each instruction set, so it must not emit an inline function of any shared namespace (the linker would keep one
-// copy, perhaps the AVX-512 one, for all): it includes nothing of Weft's but this page, which holds data alone, and checks,
-// threads and views stay in the files above it.
+// The vector kernels of one instruction set as plain functions over plain arguments. Everything in vec/ is compiled
+// once for each instruction set, so it must not emit an inline function of any shared namespace (the linker would keep
+// one copy, perhaps the AVX-512 one, for all): it includes nothing of Weft's but this page, which holds data alone;
+// checks, threads and views stay in the files above it.
 //
 // Kernels are serial and take a half-open range of the rows or elements that they work on.
 #pragma once
@@ -12,8 +12,8 @@ namespace weft::cpu {
 
 enum class Elem : std::uint8_t { f32, bf16 };
 
-/// How words become factors: 1/(1−p) from `threshold` on, else 0, which is what uniform(word) >= p says; and Philox's round
-/// keys, the two of each round side by side.
+/// How words become factors: 1/(1−p) from `threshold` on, else 0, which is what uniform(word) >= p says; and Philox's
+/// round keys, the two of each round side by side.
 struct DropoutRule {
   float factor = 1;
   std::uint32_t threshold = 0;
@@ -38,7 +38,7 @@ struct NormForwardArgs {
   const float* gain;
   const float* bias;  ///< null: none
   float eps;
-  void* sum;    ///< null without a branch
+  void* sum;  ///< null without a branch
   void* y;
   float* mean;  ///< may be null
   float* rstd;  ///< may be null
@@ -94,9 +94,9 @@ struct AdamArgs {
   const float* grad;
   float *value, *m, *v;
   float beta1, rest1, beta2, rest2, eps;  ///< rest = 1 − beta, rounded once
-  float grad_scale;   ///< gradients are multiplied by it
-  float decay;        ///< what the value is multiplied by
-  float step_size;    ///< value −= step_size·m / (√v·v_scale + eps)
+  float grad_scale;                       ///< gradients are multiplied by it
+  float decay;                            ///< what the value is multiplied by
+  float step_size;                        ///< value −= step_size·m / (√v·v_scale + eps)
   float v_scale;
 };
 
@@ -135,7 +135,8 @@ struct AttentionTask {
 struct VecKernels {
   void (*norm_forward)(const NormForwardArgs&, std::int64_t row_begin, std::int64_t row_end);
   /// Adds this range's share to dgain[cols] and dbias[cols] (dbias may be null).
-  void (*norm_backward)(const NormBackwardArgs&, std::int64_t row_begin, std::int64_t row_end, float* dgain, float* dbias);
+  void (*norm_backward)(const NormBackwardArgs&, std::int64_t row_begin, std::int64_t row_end, float* dgain,
+                        float* dbias);
 
   void (*dropout)(Elem, std::int64_t cols, const void* x, const DropoutArgs&, void* y, std::int64_t row_begin,
                   std::int64_t row_end);
@@ -148,6 +149,7 @@ struct VecKernels {
   void (*add)(Elem, const void* a, const void* b, void* y, std::int64_t begin, std::int64_t end);
   void (*convert)(Elem from, const void* x, Elem to, void* y, std::int64_t count);
   void (*fill)(Elem, float value, void* y, std::int64_t begin, std::int64_t end);
+  void (*scale)(Elem, float factor, void* y, std::int64_t begin, std::int64_t end);
   /// Σ a·b, or Σ a if b is null.
   double (*dot)(const float* a, const float* b, std::int64_t begin, std::int64_t end);
   /// y[c] = (add ? y[c] : 0) + Σ_r parts[r·stride + c], r in order.

@@ -21,20 +21,20 @@ enum class Round : std::uint8_t { none, bf16 };
 
 /// One tile of C: rows × cols at most tile_rows × tile_cols.
 struct TileArgs {
-  const float* a;        ///< packed tile
-  const float* b;        ///< packed panel [k][tile_cols]
-  std::int64_t k;        ///< a multiple of contraction_unit
+  const float* a;  ///< packed tile
+  const float* b;  ///< packed panel [k][tile_cols]
+  std::int64_t k;  ///< a multiple of contraction_unit
   TileLayout layout;
   std::int64_t rows, cols;
   const float* bias;     ///< [cols], what the sums start from; null: 0
   const float* partial;  ///< f32, added: the sum over earlier blocks of the contraction; null: none
   std::int64_t partial_stride;
-  bool gelu;             ///< after both
-  void* pre;             ///< the value before GELU; null: not stored
+  bool gelu;  ///< after both
+  void* pre;  ///< the value before GELU; null: not stored
   std::int64_t pre_stride;
   const void* residual;  ///< added last, may be out's memory; null: none
   std::int64_t residual_stride;
-  Elem elem;             ///< of pre and residual, and of out
+  Elem elem;  ///< of pre and residual, and of out
   void* out;
   std::int64_t out_stride;
 };

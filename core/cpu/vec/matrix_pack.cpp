@@ -16,7 +16,8 @@ void pack_rows(const T* a, std::int64_t stride, std::int64_t rows, std::int64_t 
       for (int v = 0; v < contraction_unit; v += lanes) store(out + v, load(row + i + v));
     if (i < k)
       for (int v = 0; v < contraction_unit; v += lanes)
-        store(out + v, i + v < k ? (k - i - v >= lanes ? load(row + i + v) : load_part(row + i + v, k - i - v)) : Vec{});
+        store(out + v,
+              i + v < k ? (k - i - v >= lanes ? load(row + i + v) : load_part(row + i + v, k - i - v)) : Vec{});
   }
 }
 
@@ -47,7 +48,8 @@ void pack_cols(const T* at, std::int64_t stride, std::int64_t k, std::int64_t be
   }
   if constexpr (with_sums)
     for (int v = 0; v < tile_vectors; ++v)
-      for (std::int64_t i = 0; i < lanes && begin + v * lanes + i < end; ++i) sums[begin + v * lanes + i] += total[v][i];
+      for (std::int64_t i = 0; i < lanes && begin + v * lanes + i < end; ++i)
+        sums[begin + v * lanes + i] += total[v][i];
 }
 
 // Rows go in short runs, so that the cache lines that neighbouring tiles share are still near when the second one reads.
@@ -107,8 +109,9 @@ void straight(const T* b, std::int64_t stride, std::int64_t k, std::int64_t cols
       for (int v = 0; v < panel_vectors; ++v) {
         const std::int64_t left = smaller(cols - v * lanes, lanes);
         const T* p = b + i * stride + v * lanes;
-        store(panel + i * tile_cols + v * lanes,
-              rounded<round>(left == lanes ? load(p) : left > 0 ? load_part(p, left) : Vec{}));
+        store(panel + i * tile_cols + v * lanes, rounded<round>(left == lanes ? load(p)
+                                                                : left > 0    ? load_part(p, left)
+                                                                              : Vec{}));
       }
   }
   for (std::int64_t i = k * tile_cols; i < round_up(k, contraction_unit) * tile_cols; ++i) panel[i] = 0;

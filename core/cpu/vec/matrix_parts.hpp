@@ -17,26 +17,12 @@ inline constexpr int tile_rows = 5;
 inline constexpr int tile_cols = panel_vectors * lanes;
 
 template <class T>
-WEFT_INLINE const T* typed(const void* p) { return static_cast<const T*>(p); }
-template <class T>
-WEFT_INLINE T* typed(void* p) { return static_cast<T*>(p); }
-
-/// 1/x to about 1 ulp for normal x.
-WEFT_INLINE Vec reciprocal(Vec x) {
-#if defined(__AVX512F__)
-  const Vec guess = reinterpret_cast<Vec>(_mm512_rcp14_ps(reinterpret_cast<__m512>(x)));
-  return fma(fma(-x, guess, splat(1.0f)), guess, guess);
-#else
-  return splat(1.0f) / x;
-#endif
+WEFT_INLINE const T* typed(const void* p) {
+  return static_cast<const T*>(p);
 }
-
-/// GELU, tanh form: x·sigmoid(2·√(2/π)·(x + 0.044715·x³)).
-WEFT_INLINE Vec gelu_tanh(Vec x) {
-  const Vec scale = splat(-1.5957691216057308f * 1.44269504088896341f);
-  const Vec power = x * scale * fma(x * splat(0.044715f), x, splat(1.0f));
-  const Vec bounded = power > splat(126.0f) ? splat(126.0f) : power;
-  return x * reciprocal(splat(1.0f) + exp2(bounded));
+template <class T>
+WEFT_INLINE T* typed(void* p) {
+  return static_cast<T*>(p);
 }
 
 /// The value after rounding to bf16 (to nearest, ties to even; a NaN stays one), without leaving f32.

@@ -83,7 +83,11 @@ float loss_row(float* logits, std::int64_t count, std::int64_t target, float sca
 
   Vec sums = {};
   for_vectors(0, count, [&](std::int64_t at, auto n) {
-    Vec e = exp2((load_n(logits + at, n) - splat(top)) * splat(1.44269504088896341f));
+    // Probabilities below 1e-30 are 0: as denormal numbers they would slow down the products that follow.
+    const Vec power = (load_n(logits + at, n) - splat(top)) * splat(1.44269504088896341f);
+    const Vec bounded = power < splat(-100.0f) ? splat(-100.0f) : power;
+    Vec e = exp2(bounded);
+    e = power < splat(-100.0f) ? Vec{} : e;
     if (scale != 0) store_n(logits + at, n, e);
     if (n < lanes)
       for (int lane = 0; lane < lanes; ++lane) e[lane] = lane < n ? e[lane] : 0;
@@ -99,8 +103,8 @@ float loss_row(float* logits, std::int64_t count, std::int64_t target, float sca
                             static_cast<double>(at_target));
 }
 
-extern const MatrixKernels matrix_kernels = {tile_rows,    tile_cols,    pack_tile_by_row, pack_tiles_by_col,
-                                             pack_panel_transposed, pack_panel, tile_product,     dot_panel,
-                                             loss_row};
+extern const MatrixKernels matrix_kernels = {
+    tile_rows,  tile_cols,    pack_tile_by_row, pack_tiles_by_col, pack_panel_transposed,
+    pack_panel, tile_product, dot_panel,        loss_row};
 
 }  // namespace weft::cpu::WEFT_ISA

@@ -2,6 +2,7 @@
 // registers over the whole contraction.
 #include <utility>
 
+#include "core/cpu/vec/activation.hpp"
 #include "core/cpu/vec/matrix_parts.hpp"
 
 namespace weft::cpu::WEFT_ISA {
@@ -16,7 +17,7 @@ void finish(const float* c, const TileArgs& args) {
       Vec v = load(row + i);
       if (args.partial) v += load_n(args.partial + r * args.partial_stride + i, n);
       if (args.pre) store_n(typed<T>(args.pre) + r * args.pre_stride + i, n, v);
-      if (args.gelu) v = gelu_tanh(v);
+      if (args.gelu) v = gelu_of(v);
       if (args.residual) v += load_n(typed<T>(args.residual) + r * args.residual_stride + i, n);
       store_n(typed<T>(args.out) + r * args.out_stride + i, n, v);
     });
@@ -83,10 +84,8 @@ void product(const TileArgs& args) {
     }
     if constexpr (layout == TileLayout::by_row) a += (tile_rows - 1) * contraction_unit;
   }
-  if (whole && !args.partial && !args.gelu && args.elem == Elem::f32)
-    return store_sums<float>(sums, args);
-  if (whole && !args.partial && !args.gelu)
-    return store_sums<Half>(sums, args);
+  if (whole && !args.partial && !args.gelu && args.elem == Elem::f32) return store_sums<float>(sums, args);
+  if (whole && !args.partial && !args.gelu) return store_sums<Half>(sums, args);
   alignas(64) float c[rows * tile_cols];
 #pragma GCC unroll 16
   for (int r = 0; r < rows; ++r)

@@ -14,7 +14,8 @@ void add_branch(const T* x, const T* branch, const DropoutArgs& dropout, std::in
       store_n(sum + i, n, fma(load_n(branch + i, n), factor, load_n(x + i, n)));
     });
   else
-    for_vectors(0, cols, [&](std::int64_t i, auto n) { store_n(sum + i, n, load_n(x + i, n) + load_n(branch + i, n)); });
+    for_vectors(0, cols,
+                [&](std::int64_t i, auto n) { store_n(sum + i, n, load_n(x + i, n) + load_n(branch + i, n)); });
 }
 
 template <class T>
@@ -100,9 +101,8 @@ void backward_rows(const NormBackwardArgs& a, std::int64_t begin, std::int64_t e
     if (!a.dbranch) continue;
     T* dbranch = static_cast<T*>(a.dbranch) + row * cols;
     if (a.dropout.active)
-      for_dropout(a.dropout, row, 0, cols, [&](std::int64_t i, auto n, Vec factor) {
-        store_n(dbranch + i, n, load_n(dx + i, n) * factor);
-      });
+      for_dropout(a.dropout, row, 0, cols,
+                  [&](std::int64_t i, auto n, Vec factor) { store_n(dbranch + i, n, load_n(dx + i, n) * factor); });
     else
       for_vectors(0, cols, [&](std::int64_t i, auto n) { store_n(dbranch + i, n, load_n(dx + i, n)); });
   }

@@ -31,8 +31,8 @@ WEFT_INLINE VecU64 upper_half(VecU64 v) {
 
 inline constexpr int philox_run = 4 * lanes;  ///< words a call of philox_words
 
-/// The words of the blocks from `first` on, in order. Two vectors of blocks go through the rounds side by side, since one
-/// alone would wait for its products.
+/// The words of the blocks from `first` on, in order. Two vectors of blocks go through the rounds side by side, since
+/// one alone would wait for its products.
 WEFT_INLINE void philox_words(const DropoutRule& rule, std::uint64_t first, VecU (&words)[4]) {
 #if defined(__AVX512F__)
   const VecU64 lane = {0, 1, 2, 3, 4, 5, 6, 7}, even = {0, 8, 1, 9, 2, 10, 3, 11}, odd = {4, 12, 5, 13, 6, 14, 7, 15};

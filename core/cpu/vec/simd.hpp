@@ -49,9 +49,11 @@ WEFT_INLINE Vec floats_of(VecI v) { return reinterpret_cast<Vec>(v); }
 
 WEFT_INLINE Vec fma(Vec a, Vec b, Vec c) {
 #if defined(__AVX512F__)
-  return reinterpret_cast<Vec>(_mm512_fmadd_ps(reinterpret_cast<__m512>(a), reinterpret_cast<__m512>(b), reinterpret_cast<__m512>(c)));
+  return reinterpret_cast<Vec>(
+      _mm512_fmadd_ps(reinterpret_cast<__m512>(a), reinterpret_cast<__m512>(b), reinterpret_cast<__m512>(c)));
 #elif defined(__FMA__)
-  return reinterpret_cast<Vec>(_mm256_fmadd_ps(reinterpret_cast<__m256>(a), reinterpret_cast<__m256>(b), reinterpret_cast<__m256>(c)));
+  return reinterpret_cast<Vec>(
+      _mm256_fmadd_ps(reinterpret_cast<__m256>(a), reinterpret_cast<__m256>(b), reinterpret_cast<__m256>(c)));
 #else
   return a * b + c;
 #endif
@@ -177,45 +179,27 @@ struct Whole {
   constexpr operator std::int64_t() const { return lanes; }
 };
 template <class T>
-WEFT_INLINE Vec load_n(const T* p, Whole) { return load(p); }
+WEFT_INLINE Vec load_n(const T* p, Whole) {
+  return load(p);
+}
 template <class T>
-WEFT_INLINE Vec load_n(const T* p, std::int64_t n) { return load_part(p, n); }
+WEFT_INLINE Vec load_n(const T* p, std::int64_t n) {
+  return load_part(p, n);
+}
 template <class T>
-WEFT_INLINE void store_n(T* p, Whole, Vec v) { store(p, v); }
+WEFT_INLINE void store_n(T* p, Whole, Vec v) {
+  store(p, v);
+}
 template <class T>
-WEFT_INLINE void store_n(T* p, std::int64_t n, Vec v) { store_part(p, n, v); }
+WEFT_INLINE void store_n(T* p, std::int64_t n, Vec v) {
+  store_part(p, n, v);
+}
 
 template <class Body>
 WEFT_INLINE void for_vectors(std::int64_t begin, std::int64_t end, Body&& body) {
   std::int64_t i = begin;
   for (; i + lanes <= end; i += lanes) body(i, Whole{});
   if (i < end) body(i, end - i);
-}
-
-/// e^x to about 1 ulp: 2^n·e^r with |r| <= ln 2 / 2 and the Taylor polynomial of degree 7 (its remainder is 2e-9). Below
-/// −87.3 the result is 0, above 88.7 infinite; NaN stays NaN.
-WEFT_INLINE Vec exp(Vec x) {
-  const Vec low = splat(-87.3f), high = splat(88.73f);
-  const Vec clamped = x < low ? low : (x > high ? high : x);
-  const Vec magic = splat(12582912.0f);  // 1.5·2^23: adding it rounds to an integer held in the low bits
-  const Vec shifted = fma(clamped, splat(1.44269504088896341f), magic);
-  const Vec n = shifted - magic;
-  Vec r = fma(n, splat(-0.693359375f), clamped);
-  r = fma(n, splat(2.12194440e-4f), r);
-  Vec p = splat(1.0f / 5040);
-  p = fma(p, r, splat(1.0f / 720));
-  p = fma(p, r, splat(1.0f / 120));
-  p = fma(p, r, splat(1.0f / 24));
-  p = fma(p, r, splat(1.0f / 6));
-  p = fma(p, r, splat(0.5f));
-  p = fma(p, r, splat(1.0f));
-  p = fma(p, r, splat(1.0f));
-  // n = 128 does not fit one exponent, so the scale goes on in two halves.
-  const VecI whole = bits_of(shifted) - bits_of(magic);
-  const VecI half = whole >> 1;
-  const Vec scale_a = floats_of((half + 127) << 23), scale_b = floats_of((whole - half + 127) << 23);
-  const Vec result = p * scale_a * scale_b;
-  return x < low ? Vec{} : result;
 }
 
 /// 2^x for x < 127: 2^n·2^r with |r| <= 1/2, a minimax polynomial of relative error 2e-9. Below −126 the result is 0: a
@@ -239,8 +223,7 @@ WEFT_INLINE Vec exp2(Vec x) {
   p = fma(p, r, splat(6.931472030e-01f));
   p = fma(p, r, splat(1.0f));
 #if defined(__AVX512F__)
-  const __mmask16 normal =
-      _mm512_cmp_ps_mask(reinterpret_cast<__m512>(x), reinterpret_cast<__m512>(low), _CMP_NLT_UQ);
+  const __mmask16 normal = _mm512_cmp_ps_mask(reinterpret_cast<__m512>(x), reinterpret_cast<__m512>(low), _CMP_NLT_UQ);
   return reinterpret_cast<Vec>(
       _mm512_maskz_scalef_ps(normal, reinterpret_cast<__m512>(p), reinterpret_cast<__m512>(n)));
 #else
@@ -296,7 +279,5 @@ WEFT_INLINE void transpose(Vec (&rows)[lanes]) {
     for (int i = 0; i < lanes; ++i) rows[i] = next[i];
   }
 }
-
-WEFT_INLINE Vec sigmoid(Vec x) { return splat(1.0f) / (splat(1.0f) + exp(-x)); }
 
 }  // namespace weft::cpu::WEFT_ISA

@@ -13,6 +13,7 @@ constinit const VecKernels kernels = {
     .add = add,
     .convert = convert,
     .fill = fill,
+    .scale = scale,
     .dot = dot,
     .sum_rows = sum_rows,
     .embedding_forward = embedding_forward,

@@ -139,12 +139,24 @@ OpCase sliced_copy_case() {
   return op;
 }
 
-OpCase fill_case(std::int64_t count) {
+OpCase fill_case(std::int64_t count, Stored stored = Stored::activation) {
   OpCase op;
-  op.name = "fill." + std::to_string(count);
-  op.outputs = {{.name = "y", .shape = {count}, .differentiable = false}};
+  op.name = "fill." + std::to_string(count) + (stored == Stored::f64 ? "_f64" : "");
+  op.outputs = {{.name = "y", .shape = {count}, .stored = stored, .differentiable = false}};
   op.oracle = [](const Values&, Values& out) { out["y"].assign(out["y"].size(), 0.75); };
   op.forward = [](Run& run) { run.kernels().elementwise.fill(run.exec(), 0.75f, run.out("y")); };
+  return op;
+}
+
+OpCase scale_case(const std::string& name, std::int64_t count, Stored stored) {
+  OpCase op;
+  op.name = "scale." + name;
+  op.inputs = {{.name = "x", .shape = {count}, .stored = stored}};
+  op.outputs = {{.name = "y", .shape = {count}, .stored = stored, .differentiable = false, .in_place_of = "x"}};
+  op.oracle = [](const Values& in, Values& out) {
+    for (std::size_t i = 0; i < out["y"].size(); ++i) out["y"][i] = in.at("x")[i] * 0.375;
+  };
+  op.forward = [](Run& run) { run.kernels().elementwise.scale(run.exec(), 0.375f, run.out("y")); };
   return op;
 }
 
@@ -195,6 +207,10 @@ std::vector<OpCase> elementwise_cases() {
           fill_case(1),
           fill_case(37),
           fill_case(100000),
+          fill_case(3, Stored::f64),
+          scale_case("odd", 37, Stored::activation),
+          scale_case("large", 90001, Stored::activation),
+          scale_case("f64", 3, Stored::f64),
           dot_case("odd", 77, true, Write::overwrite),
           dot_case("add", 1000, true, Write::add),
           dot_case("sum", 65, false, Write::overwrite),

@@ -7,7 +7,7 @@ namespace weft::test {
 namespace {
 
 constexpr std::size_t whole_input = 40;  // inputs of more elements are sampled
-constexpr std::size_t samples = 16, directions = 3;
+constexpr std::size_t samples = 8, directions = 3;
 constexpr double step = 1e-4;
 
 Values empty_outputs(const OpCase& op) {
