@@ -145,7 +145,7 @@ std::vector<RankFacts> planned_ranks(const HostFacts& host) {
   const auto placements = place_ranks(topology, ranks, 0);
   std::vector<RankFacts> result;
   for (int r = 0; r < ranks; ++r) {
-    const Placement& placement = placements[static_cast<std::size_t>(r)];
+    const RankPlacement& placement = placements[static_cast<std::size_t>(r)];
     RankFacts facts{.rank = r,
                     .host = host.host,
                     .cpus = placement.cpus,

@@ -98,7 +98,7 @@ LaunchPlan plan_launch(const LaunchOptions& options, const Surroundings& around,
   const int local_ranks = options.hostfile.empty() ? (plan.ranks + nodes - 1) / nodes : 0;
   bool crowded = false;
   if (local_ranks > 0) {
-    const Placement first = place_ranks(around.topology, local_ranks, static_cast<int>(options.cores_per_rank)).front();
+    const RankPlacement first = place_ranks(around.topology, local_ranks, static_cast<int>(options.cores_per_rank)).front();
     plan.cores_per_rank = first.cores;
     crowded = local_ranks > cores;
   } else {

@@ -28,10 +28,10 @@ int default_ranks(const Topology& topology) {
   return topology.cores.size() >= 2 ? 2 : 1;
 }
 
-std::vector<Placement> place_ranks(const Topology& topology, int ranks, int cores_per_rank) {
+std::vector<RankPlacement> place_ranks(const Topology& topology, int ranks, int cores_per_rank) {
   const int cores = static_cast<int>(topology.cores.size());
   WEFT_CHECK(ranks > 0 && cores > 0, "{} ranks, {} cores", ranks, cores);
-  std::vector<Placement> placements(static_cast<std::size_t>(ranks));
+  std::vector<RankPlacement> placements(static_cast<std::size_t>(ranks));
   const int gpus = static_cast<int>(topology.gpus.size());
   for (int r = 0; r < ranks && gpus > 0; ++r) placements[static_cast<std::size_t>(r)].gpu = r % gpus;
   if (cores_per_rank == 0 && ranks > cores) return placements;
@@ -42,7 +42,7 @@ std::vector<Placement> place_ranks(const Topology& topology, int ranks, int core
 
   const std::vector<int> nodes = node_order(topology);
   std::vector<bool> taken(static_cast<std::size_t>(cores), false);
-  const auto take_from = [&](Placement& placement, int node, bool any) {
+  const auto take_from = [&](RankPlacement& placement, int node, bool any) {
     for (std::size_t c = 0; c < taken.size() && placement.cores < share; ++c) {
       const CoreInfo& core = topology.cores[c];
       if (taken[c] || (!any && core.numa != node)) continue;
@@ -53,14 +53,14 @@ std::vector<Placement> place_ranks(const Topology& topology, int ranks, int core
     }
   };
   const auto preferred = [&](int rank) {
-    const Placement& placement = placements[static_cast<std::size_t>(rank)];
+    const RankPlacement& placement = placements[static_cast<std::size_t>(rank)];
     const int beside = placement.gpu < 0 ? -1 : topology.gpus[static_cast<std::size_t>(placement.gpu)].numa;
     if (std::ranges::find(nodes, beside) != nodes.end()) return beside;
     return nodes[static_cast<std::size_t>(rank) * nodes.size() / static_cast<std::size_t>(ranks)];
   };
   // Every rank takes what its own node has before anybody takes the rest of another.
   for (int r = 0; r < ranks; ++r) take_from(placements[static_cast<std::size_t>(r)], preferred(r), false);
-  for (Placement& placement : placements) take_from(placement, -1, true);
+  for (RankPlacement& placement : placements) take_from(placement, -1, true);
   return placements;
 }
 

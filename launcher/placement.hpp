@@ -7,7 +7,7 @@
 
 namespace weft {
 
-struct Placement {
+struct RankPlacement {
   std::vector<int> cpus;  ///< empty: not bound, there are more ranks than cores
   int cores = 0;
   int gpu = -1;   ///< index into Topology::gpus; -1: none
@@ -20,7 +20,7 @@ int default_ranks(const Topology& topology);
 /// Places `ranks` ranks of this host: each on `cores_per_rank` cores (0: an equal share) beside its GPU, or spread
 /// evenly over the NUMA nodes, on one node as far as they fit. With more ranks than cores nobody is bound. Throws
 /// UserError when cores_per_rank asks for more cores than there are.
-std::vector<Placement> place_ranks(const Topology& topology, int ranks, int cores_per_rank);
+std::vector<RankPlacement> place_ranks(const Topology& topology, int ranks, int cores_per_rank);
 
 /// Binds this process as `weft launch` asked; does nothing for a process that somebody else started. Call it before
 /// there are threads.

@@ -74,8 +74,9 @@ ExitStatus with_ranks(const Options& options, const std::function<ExitStatus(Mpi
   std::optional<StartWatch> watch(std::in_place, start_seconds, [&] {
     // One voice is enough; the second is there should the first be the one that is missing.
     if (const int rank = rank_environment().rank; rank < 2)
-      say_error(options.command, fmt::format("rank {}: not all ranks came up within {} s: some are stopped, dead or cut off", rank,
-                                             start_seconds));
+      say_error(options.command,
+                fmt::format("rank {}: not all ranks came up within {} s: some are stopped, dead or cut off", rank,
+                            start_seconds));
     ::_exit(static_cast<int>(ExitStatus::failed));
   });
   MpiRuntime mpi(argc, argv, log, mpi_options);

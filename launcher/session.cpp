@@ -13,23 +13,10 @@
 #include "core/tensor/caching_allocator.hpp"
 #include "core/tensor/tensor.hpp"
 #include "launcher/environment.hpp"
+#include "launcher/placement.hpp"
 
 namespace weft {
 namespace {
-
-int choose_threads(const RunOptions& options, int local_size) {
-  if (options.threads > 0) return static_cast<int>(options.threads);
-  if (const auto given = environment("OMP_NUM_THREADS"))
-    if (const int threads = std::atoi(given->c_str()); threads > 0) return threads;
-  cpu_set_t mask;
-  int cores = static_cast<int>(std::thread::hardware_concurrency());
-  if (sched_getaffinity(0, sizeof(mask), &mask) == 0) {
-    const int bound = CPU_COUNT(&mask);
-    // A mask of all cores is shared with the other ranks of this host; a narrower one is this rank's own.
-    if (bound < cores) return std::max(1, bound);
-  }
-  return std::max(1, cores / std::max(1, local_size));
-}
 
 std::string processor_name() {
   std::ifstream file("/proc/cpuinfo");
@@ -40,12 +27,12 @@ std::string processor_name() {
 
 }  // namespace
 
-Engine::Engine(const RunOptions& options, int local_size) {
+Engine::Engine(const RunOptions& options) {
   if (options.device == DeviceChoice::cuda)
     fail_user("--device: found cuda, but this build has no CUDA module; cpu or auto would be right");
   memory_ = make_caching_allocator(make_host_memory(), {options.memory_limit});
   cpu::bind(kernels_, kernel_abi_hash(), cpu::best_isa());
-  const int threads = choose_threads(options, local_size);
+  const int threads = options.threads > 0 ? static_cast<int>(options.threads) : default_threads(rank_environment());
   omp_set_num_threads(threads);
   exec_ = std::make_unique<ExecContext>(kernels_, *memory_, threads);
   exec_->backend = cpu::make_state();
@@ -82,8 +69,7 @@ double Engine::matrix_rate(DType dtype) {
     product();
     seconds.push_back(seconds_now() - start);
   }
-  std::ranges::nth_element(seconds, seconds.begin() + static_cast<std::ptrdiff_t>(seconds.size() / 2));
-  rate_ = 2.0 * size * size * size / seconds[seconds.size() / 2];
+  rate_ = 2.0 * size * size * size / *std::ranges::min_element(seconds);
   return rate_;
 }
 
@@ -92,6 +78,6 @@ Session::Session(const Options& options, MpiRuntime& mpi, CommLog& log)
       mesh_(mpi.world(), log,
             MeshSizes{static_cast<int>(options.layout.pp), static_cast<int>(options.layout.dp),
                       static_cast<int>(options.layout.sp), static_cast<int>(options.layout.tp)}),
-      engine_(options.run, mpi.local_size()) {}
+      engine_(options.run) {}
 
 }  // namespace weft

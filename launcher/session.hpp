@@ -14,7 +14,7 @@ namespace weft {
 class Engine {
  public:
   /// Throws UserError when the device that was asked for is not there.
-  Engine(const RunOptions& options, int local_size);
+  explicit Engine(const RunOptions& options);
 
   ExecContext& exec() { return *exec_; }
   Allocator& memory() { return *memory_; }

@@ -12,7 +12,8 @@ StartWatch::StartWatch(double seconds, std::function<void()> late) {
     std::mutex mutex;
     std::condition_variable_any changed;
     std::unique_lock lock(mutex);
-    const bool over = changed.wait_for(lock, stop, std::chrono::duration<double>(seconds), [&] { return stop.stop_requested(); });
+    const bool over =
+        changed.wait_for(lock, stop, std::chrono::duration<double>(seconds), [&] { return stop.stop_requested(); });
     if (!over) late();
   });
 }

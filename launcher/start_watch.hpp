@@ -1,4 +1,5 @@
-// Ends this process when MPI does not come up: a rank that stops before the ranks have met is out of the heartbeats' sight.
+// Ends this process when MPI does not come up: a rank that stops before the ranks have met is out of the heartbeats'
+// sight.
 #pragma once
 #include <functional>
 #include <thread>

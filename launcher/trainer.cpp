@@ -16,13 +16,18 @@
 namespace weft {
 namespace {
 
-// Seconds that other ranks may wait for a rank that writes a checkpoint to a slow disk.
-constexpr double save_allowance = 1800;
+// Seconds that other ranks may wait for a rank that reads or writes files on a slow disk.
+constexpr double file_allowance = 1800;
+
+// Of a slow disk, before the first save has shown what this one does.
+constexpr double bytes_saved_per_second = 1e8;
 
 }  // namespace
 
-Trainer::Trainer(const Options& options, Session& session) : options_(options), session_(session), checkpoints_(std::filesystem::path(options.run.out) / "checkpoints"),
+Trainer::Trainer(const Options& options, Session& session)
+    : options_(options), session_(session), checkpoints_(std::filesystem::path(options.run.out) / "checkpoints"),
       began_(seconds_now()) {
+  session.log().set_phase("start", file_allowance);
   check_layout(options.layout);
   const TrainOptions& train = options.train;
   const int replicas = session.mesh().size(Axis::dp);
@@ -102,7 +107,6 @@ std::filesystem::path Trainer::find_start() {
 void Trainer::take_folder() {
   constexpr double patience = 10;
   if (lock_) return;
-  session_.log().set_phase("folder", patience + options_.run.timeout);
   lock_ = std::make_unique<RunLock>(options_.run.out, patience);
 }
 
@@ -153,7 +157,8 @@ void Trainer::open_outputs() {
 void Trainer::read_earlier_rows() {
   const RunMetrics earlier = read_metrics(folder_->metrics());
   for (const StepMetrics& row : earlier.steps) rates_.push_back(row.tokens_per_s);
-  for (const ValidMetrics& row : earlier.valid) best_valid_ = std::min(best_valid_.value_or(row.valid_loss), row.valid_loss);
+  for (const ValidMetrics& row : earlier.valid)
+    best_valid_ = std::min(best_valid_.value_or(row.valid_loss), row.valid_loss);
   const bool done = !earlier.valid.empty() && earlier.valid.back().step == state_.step;
   owes_validation_ = valid_ && state_.step > 0 && validation_is_due() && !done;
 }
@@ -172,8 +177,11 @@ double Trainer::elapsed() const { return seconds_now() - began_; }
 
 // Whether the time that is left is needed for saving and `seconds` of other work.
 bool Trainer::time_is_up(double seconds) const {
-  const double margin = std::max(1.0, 2 * longest_save_);
-  return options_.train.max_time > 0 && elapsed() + margin + seconds > options_.train.max_time;
+  if (options_.train.max_time <= 0) return false;
+  const auto tensors = static_cast<double>(1 + optimizer_->moments().size());
+  const double bytes = 4 * tensors * static_cast<double>(built_->store.global_numel());
+  const double save = longest_save_ > 0 ? 2 * longest_save_ : bytes / bytes_saved_per_second;
+  return elapsed() + std::max(1.0, save) + seconds > options_.train.max_time;
 }
 
 void Trainer::check_skipped(const StepResult& result) {
@@ -245,13 +253,14 @@ void Trainer::validate() {
   longest_validation_ = std::max(longest_validation_, seconds_now() - begin);
   best_valid_ = std::min(best_valid_.value_or(result->loss), result->loss);
   if (!folder_) return;
-  const ValidMetrics row{state_.step, result->loss, result->bits_per_byte, result->targets, seconds_before_ + elapsed()};
+  const ValidMetrics row{state_.step, result->loss, result->bits_per_byte, result->targets,
+                         seconds_before_ + elapsed()};
   folder_->append(row);
   progress_->valid(row);
 }
 
 void Trainer::save() {
-  session_.log().set_phase("checkpoint", save_allowance);
+  session_.log().set_phase("checkpoint", file_allowance);
   const double begin = seconds_now();
   if (stopping_ && !session_.mpi().all_alive(10))
     fail("stopped at step {} without saving: not all ranks are alive; checkpoints up to step {} stay", state_.step,
@@ -264,7 +273,8 @@ void Trainer::save() {
   save_error_ = error.value_or("");
   if (error) {
     if (progress_)
-      progress_->note(fmt::format("warning: step {} could not be saved: {}; earlier checkpoints stay", state_.step, *error));
+      progress_->note(
+          fmt::format("warning: step {} could not be saved: {}; earlier checkpoints stay", state_.step, *error));
     return;
   }
   saved_step_ = state_.step;
@@ -292,7 +302,7 @@ ExitStatus Trainer::run() {
 
 ExitStatus Trainer::finish(ExitStatus status) {
   const bool saved = save_error_.empty();
-  session_.log().set_phase("report", save_allowance);
+  session_.log().set_phase("report", file_allowance);
   if (folder_) {
     progress_->finish();
     try {

@@ -56,19 +56,19 @@ class Trainer {
   DType compute_ = DType::f32;
   std::int64_t micro_batch_ = 1;
   RunState state_;
-  std::unique_ptr<RunLock> lock_;      ///< on the main rank
-  std::unique_ptr<RunFolder> folder_;  ///< on the main rank
-  std::unique_ptr<Progress> progress_; ///< on the main rank
+  std::unique_ptr<RunLock> lock_;       ///< on the main rank
+  std::unique_ptr<RunFolder> folder_;   ///< on the main rank
+  std::unique_ptr<Progress> progress_;  ///< on the main rank
   std::vector<double> rates_;
   double began_ = 0;
-  double seconds_before_ = 0;          ///< of earlier starts of this run
+  double seconds_before_ = 0;  ///< of earlier starts of this run
   double longest_step_ = 0;
   double longest_validation_ = 0;
   double longest_save_ = 0;
   std::int64_t saved_step_ = -1;
   std::string save_error_;
   std::optional<double> best_valid_;
-  bool owes_validation_ = false;       ///< a stop came before or during it
+  bool owes_validation_ = false;  ///< a stop came before or during it
   bool stopping_ = false;
 };
 

@@ -59,14 +59,15 @@ struct ShardResult {
   std::vector<SafetensorsWritten> written;
 };
 
-ShardResult write_shard(const fs::path& path, const std::vector<Stored>& tensors, const std::vector<int>& owner, int rank,
-                        const FileSystem& files) {
+ShardResult write_shard(const fs::path& path, const std::vector<Stored>& tensors, const std::vector<int>& owner,
+                        int rank, const FileSystem& files) {
   ShardResult result;
   try {
     std::vector<SafetensorsSource> sources;
     for (std::size_t i = 0; i < tensors.size(); ++i)
       if (owner[i] == rank)
-        sources.emplace_back(tensors[i].name, View(tensors[i].data).reshaped(tensors[i].parameter->slice().local_shape()));
+        sources.emplace_back(tensors[i].name,
+                             View(tensors[i].data).reshaped(tensors[i].parameter->slice().local_shape()));
     result.written = write_safetensors(path, sources, {}, files);
     result.bytes = fs::file_size(path);
   } catch (const std::exception& error) {
@@ -149,7 +150,8 @@ void read_tensor(const CheckpointTensor& tensor, const Stored& stored, PieceRead
     slice.for_each_run([&](std::int64_t local, std::int64_t global, std::int64_t count) {
       auto run = std::ranges::lower_bound(runs, global, {}, [](const Run& r) { return r.global + r.count - 1; });
       for (; run != runs.end() && run->global < global + count; ++run) {
-        const std::int64_t begin = std::max(global, run->global), end = std::min(global + count, run->global + run->count);
+        const std::int64_t begin = std::max(global, run->global),
+                           end = std::min(global + count, run->global + run->count);
         if (begin >= end) continue;
         std::memcpy(out + local + (begin - global), in + run->local + (begin - run->global),
                     static_cast<std::size_t>(end - begin) * sizeof(float));

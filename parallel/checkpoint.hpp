@@ -24,8 +24,7 @@ struct CheckpointTarget {
 /// they are, removes what was written, and is returned as one line on all ranks; nothing is returned on success.
 std::optional<std::string> save_checkpoint(Communicator& world, const std::filesystem::path& parent,
                                            const CheckpointTarget& target, const RunState& state,
-                                           const std::string& config,
-                                           const FileSystem& files = FileSystem::posix());
+                                           const std::string& config, const FileSystem& files = FileSystem::posix());
 
 /// Reads parameters, and optimizer state if there is an optimizer, of this rank's slices; checksums are verified. Throws
 /// UserError when the checkpoint is damaged or of another model (names the first tensor that differs).

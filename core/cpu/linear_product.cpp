@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cstring>
 
 #include "core/base/dtype.hpp"
@@ -39,103 +40,135 @@ constexpr std::int64_t max_depth = 1024, max_depth_by_col = 512;
 // A by_col tile is written in whole vectors, which run past its end.
 constexpr std::int64_t tile_slack = max_tile_cols;
 
-/// How a product is cut up: K into blocks of `depth`, N into blocks of `width`, and the rows that a thread has into
-/// blocks of `tiles` tiles.
+/// How a product is cut up. A stage is a group of `depths` blocks of K, `depth` long each, by `width` columns of B, packed
+/// by all threads together. Then the units of the stage, `row_blocks` × `col_groups` of C, go to whichever thread is free:
+/// no element of C depends on who computes it.
 struct Blocking {
-  std::int64_t depth, width, tiles;
-  std::int64_t panel_floats, tile_floats, right_floats, left_floats;
+  std::int64_t depth, depths, width;
+  std::int64_t tiles, row_blocks, col_groups;
+  std::int64_t panel_floats, block_floats, tile_floats, right_floats, left_floats;
   std::int64_t partial_floats;  ///< sums between blocks of K, where the output cannot hold them
 
-  Blocking(const MatrixKernels& kernels, ProductShape shape, TileLayout layout, const ProductOutput& output) {
+  Blocking(const MatrixKernels& kernels, ProductShape shape, TileLayout layout, const ProductOutput& output,
+           int threads) {
     const std::int64_t depth_blocks = ceil_div(shape.k, layout == TileLayout::by_col ? max_depth_by_col : max_depth);
     depth = round_up(ceil_div(shape.k, depth_blocks), contraction_unit);
     panel_floats = depth * kernels.tile_cols;
     tile_floats = depth * kernels.tile_rows + tile_slack;
+
     const std::int64_t panels = ceil_div(shape.n, kernels.tile_cols);
     const std::int64_t panels_at_most = std::max<std::int64_t>(1, right_block_bytes / 4 / panel_floats);
-    width = ceil_div(panels, ceil_div(panels, panels_at_most)) * kernels.tile_cols;
-    tiles = std::clamp<std::int64_t>(left_block_bytes / 4 / tile_floats, 1, ceil_div(shape.m, kernels.tile_rows) + 1);
-    right_floats = width / kernels.tile_cols * panel_floats;
-    left_floats = round_up(tiles * tile_floats, 16);
+    const std::int64_t stage_panels = ceil_div(panels, ceil_div(panels, panels_at_most));
+    width = stage_panels * kernels.tile_cols;
+    block_floats = stage_panels * panel_floats;
+    depths = std::clamp<std::int64_t>(right_block_bytes / 4 / block_floats, 1, depth_blocks);
+    right_floats = depths * block_floats;
+
+    // Blocks of a dozen tiles use a panel often enough while it is near; a thread without work would be worse.
+    tiles = ceil_div(shape.m, kernels.tile_rows);
+    const std::int64_t tiles_at_most = std::max<std::int64_t>(1, left_block_bytes / 4 / tile_floats);
+    row_blocks =
+        std::max({std::int64_t{1}, ceil_div(tiles, tiles_at_most), std::min<std::int64_t>(4 * threads, tiles / 12),
+                  std::min<std::int64_t>(threads, tiles / 4)});
+    if (row_blocks >= threads) row_blocks = std::min(round_up(row_blocks, threads), tiles);
+    tiles = std::min(round_up(tiles, row_blocks), shape.m);
+    col_groups = std::min(ceil_div(threads, row_blocks), stage_panels);
+    left_floats = round_up(ceil_div(tiles, row_blocks) * tile_floats, 16);
+
     const bool held_by_output = output.elem == Elem::f32 && !output.gelu;
     partial_floats = depth < shape.k && !held_by_output ? round_up(shape.m * shape.n, 16) : 0;
   }
 };
 
-/// The threads of one call as a grid over rows × panels: rows first, while each has a few tiles of its own.
-struct Grid {
-  int rows = 1, cols = 1;
-  Grid(int threads, std::int64_t m, std::int64_t tile_rows) {
-    for (int r = 1; r <= threads; ++r)
-      if (threads % r == 0 && (r == 1 || m >= 3 * tile_rows * r)) rows = r;
-    cols = threads / rows;
+/// Hands out the pieces of one stage after another to all threads: each of them draws until it gets none.
+class Tickets {
+ public:
+  /// The next of `count` pieces for a thread that has seen `before` tickets of earlier stages, or -1.
+  std::int64_t draw(std::int64_t before, std::int64_t count) {
+    const std::int64_t ticket = next_.fetch_add(1, std::memory_order_relaxed) - before;
+    return ticket < count ? ticket : -1;
   }
+
+ private:
+  std::atomic<std::int64_t> next_{0};
 };
 
 class Worker {
  public:
   Worker(const MatrixKernels& kernels, ProductShape shape, const LeftOperand& a, const RightOperand& b,
-         const ProductOutput& output, const Blocking& blocking, float* scratch, int thread, int threads)
-      : kernels_(kernels), shape_(shape), a_(a), b_(b), output_(output), blocking_(blocking), thread_(thread),
+         const ProductOutput& output, const Blocking& blocking, float* scratch, Tickets& tickets, int thread,
+         int threads)
+      : kernels_(kernels), shape_(shape), a_(a), b_(b), output_(output), blocking_(blocking), tickets_(tickets),
         threads_(threads), right_(scratch), partial_(scratch + blocking.right_floats),
-        left_(partial_ + blocking.partial_floats + thread * blocking.left_floats) {
-    const Grid grid(threads, shape.m, kernels.tile_rows);
-    grid_cols_ = grid.cols;
-    grid_col_ = thread % grid.cols;
-    rows_ = part_of(shape.m, grid.rows, thread / grid.cols);
-  }
+        left_(partial_ + blocking.partial_floats + thread * blocking.left_floats) {}
 
   void run() {
-    for (std::int64_t k = 0; k < shape_.k; k += blocking_.depth)
+    const std::int64_t group = blocking_.depth * blocking_.depths;
+    for (std::int64_t k = 0; k < shape_.k; k += group)
       for (std::int64_t n = 0; n < shape_.n; n += blocking_.width) {
-        k_ = {k, std::min(shape_.k, k + blocking_.depth)};
         n_ = {n, std::min(shape_.n, n + blocking_.width)};
-        pack_right();
+        const std::int64_t depths = ceil_div(std::min(group, shape_.k - k), blocking_.depth);
+        if (k > 0 || n > 0) {
 #pragma omp barrier
-        for_row_blocks();
+        }
+        for_pieces(depths * panels(), [&](std::int64_t piece) {
+          set_depth(k, piece / panels());
+          pack_right(piece % panels());
+        });
 #pragma omp barrier
+        for_pieces(blocking_.row_blocks * blocking_.col_groups, [&](std::int64_t piece) {
+          for (std::int64_t i = 0; i < depths; ++i) {
+            set_depth(k, i);
+            unit(piece / blocking_.col_groups, piece % blocking_.col_groups);
+          }
+        });
       }
   }
 
  private:
+  template <class Body>
+  void for_pieces(std::int64_t count, Body&& body) {
+    for (;;) {
+      const std::int64_t piece = tickets_.draw(drawn_, count);
+      if (piece < 0) break;
+      body(piece);
+    }
+    drawn_ += count + threads_;
+  }
+
+  void set_depth(std::int64_t group_begin, std::int64_t index) {
+    k_.begin = group_begin + index * blocking_.depth;
+    k_.end = std::min(shape_.k, k_.begin + blocking_.depth);
+    block_ = right_ + index * blocking_.block_floats;
+  }
   std::int64_t depth() const { return k_.end - k_.begin; }
   std::int64_t panels() const { return ceil_div(n_.end - n_.begin, kernels_.tile_cols); }
 
-  void pack_right() {
-    const Range mine = part_of(panels(), threads_, thread_);
-    for (std::int64_t p = mine.begin; p < mine.end; ++p) {
-      const std::int64_t n = n_.begin + p * kernels_.tile_cols;
-      const std::int64_t cols = std::min(kernels_.tile_cols, n_.end - n);
-      float* panel = right_ + p * blocking_.panel_floats;
-      if (b_.orientation == Orientation::transposed)
-        kernels_.pack_panel_transposed(b_.round, static_cast<const float*>(b_.data) + n * b_.stride + k_.begin,
-                                       b_.stride, depth(), cols, panel);
-      else
-        kernels_.pack_panel(b_.elem, b_.round, offset(b_.data, b_.elem, k_.begin * b_.stride + n), b_.stride, depth(),
-                            cols, panel);
-    }
+  void pack_right(std::int64_t panel) {
+    const std::int64_t n = n_.begin + panel * kernels_.tile_cols;
+    const std::int64_t cols = std::min(kernels_.tile_cols, n_.end - n);
+    float* packed = block_ + panel * blocking_.panel_floats;
+    if (b_.orientation == Orientation::transposed)
+      kernels_.pack_panel_transposed(b_.round, static_cast<const float*>(b_.data) + n * b_.stride + k_.begin, b_.stride,
+                                     depth(), cols, packed);
+    else
+      kernels_.pack_panel(b_.elem, b_.round, offset(b_.data, b_.elem, k_.begin * b_.stride + n), b_.stride, depth(),
+                          cols, packed);
   }
 
-  // Tiles of a block differ by one row at most: a short last tile would wait for the latency of its few sums.
-  void for_row_blocks() {
-    const std::int64_t all_tiles = ceil_div(rows_.end - rows_.begin, kernels_.tile_rows);
-    if (all_tiles == 0) return;
-    const std::int64_t blocks = ceil_div(all_tiles, blocking_.tiles);
-    for (std::int64_t block = 0; block < blocks; ++block) {
-      const Range tiles = part_of(all_tiles, blocks, block);
-      const auto tile_begin = [&](std::int64_t t) {
-        return rows_.begin + part_of(rows_.end - rows_.begin, all_tiles, t).begin;
-      };
-      pack_left(tiles, tile_begin);
-      const Range mine = part_of(panels(), grid_cols_, grid_col_);
-      for (std::int64_t p = mine.begin; p < mine.end; ++p)
-        for (std::int64_t t = tiles.begin; t < tiles.end; ++t)
-          product(left_ + (t - tiles.begin) * blocking_.tile_floats, {tile_begin(t), tile_begin(t + 1)}, p);
-    }
+  // Tiles differ by one row at most: a short last tile would wait for the latency of its few sums.
+  std::int64_t tile_begin(std::int64_t tile) const { return part_of(shape_.m, blocking_.tiles, tile).begin; }
+
+  void unit(std::int64_t row_block, std::int64_t col_group) {
+    const Range tiles = part_of(blocking_.tiles, blocking_.row_blocks, row_block);
+    const Range mine = part_of(panels(), blocking_.col_groups, col_group);
+    pack_left(tiles, col_group == 0 && n_.begin == 0 ? a_.column_sums : nullptr);
+    for (std::int64_t p = mine.begin; p < mine.end; ++p)
+      for (std::int64_t t = tiles.begin; t < tiles.end; ++t)
+        product(left_ + (t - tiles.begin) * blocking_.tile_floats, {tile_begin(t), tile_begin(t + 1)}, p);
   }
 
-  template <class TileBegin>
-  void pack_left(Range tiles, const TileBegin& tile_begin) {
+  void pack_left(Range tiles, float* sums) {
     if (a_.layout == TileLayout::by_row) {
       for (std::int64_t t = tiles.begin; t < tiles.end; ++t) {
         const std::int64_t m = tile_begin(t);
@@ -144,7 +177,6 @@ class Worker {
       }
       return;
     }
-    float* sums = grid_col_ == 0 && n_.begin == 0 ? a_.column_sums : nullptr;
     constexpr std::int64_t group = 64;
     std::array<std::int64_t, group + 1> begins{};
     for (std::int64_t t = tiles.begin; t < tiles.end; t += group) {
@@ -161,7 +193,7 @@ class Worker {
     const bool first = k_.begin == 0, last = k_.end == shape_.k;
     TileArgs args{};
     args.a = tile;
-    args.b = right_ + panel * blocking_.panel_floats;
+    args.b = block_ + panel * blocking_.panel_floats;
     args.k = round_up(depth(), contraction_unit);
     args.layout = a_.layout;
     args.rows = rows.end - rows.begin;
@@ -208,28 +240,31 @@ class Worker {
   const RightOperand& b_;
   const ProductOutput& output_;
   const Blocking& blocking_;
-  int thread_, threads_;
+  Tickets& tickets_;
+  int threads_;
   float* right_;
   float* partial_;
   float* left_;
-  int grid_cols_ = 1, grid_col_ = 0;
-  Range rows_{}, k_{}, n_{};
+  float* block_ = nullptr;  ///< packed B of the current block of K
+  std::int64_t drawn_ = 0;
+  Range k_{}, n_{};
 };
 
 }  // namespace
 
 std::size_t product_scratch(const MatrixKernels& kernels, ProductShape shape, TileLayout layout,
                             const ProductOutput& output, int threads) {
-  const Blocking blocking(kernels, shape, layout, output);
+  const Blocking blocking(kernels, shape, layout, output, threads);
   return static_cast<std::size_t>(blocking.right_floats + blocking.partial_floats + threads * blocking.left_floats) *
          sizeof(float);
 }
 
 void multiply(const MatrixKernels& kernels, ProductShape shape, const LeftOperand& a, const RightOperand& b,
               const ProductOutput& output, int threads, void* scratch) {
-  const Blocking blocking(kernels, shape, a.layout, output);
+  const Blocking blocking(kernels, shape, a.layout, output, threads);
+  Tickets tickets;
 #pragma omp parallel num_threads(threads)
-  Worker(kernels, shape, a, b, output, blocking, static_cast<float*>(scratch), omp_get_thread_num(),
+  Worker(kernels, shape, a, b, output, blocking, static_cast<float*>(scratch), tickets, omp_get_thread_num(),
          omp_get_num_threads())
       .run();
 }

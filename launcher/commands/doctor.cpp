@@ -73,10 +73,10 @@ double all_reduce_rate(Communicator& world) {
   return 2 * (ranks - 1) / ranks * static_cast<double>(view.bytes()) / *std::ranges::min_element(seconds) * 1e-9;
 }
 
-Rates measure(const Options& options, int local_size) {
+Rates measure(const Options& options) {
   Rates rates;
-  rates.f32_gflops = Engine(options.run, local_size).matrix_rate(DType::f32) * 1e-9;
-  Engine engine(options.run, local_size);
+  rates.f32_gflops = Engine(options.run).matrix_rate(DType::f32) * 1e-9;
+  Engine engine(options.run);
   if (engine.compute(DTypeChoice::automatic) == DType::bf16) rates.bf16_gflops = engine.matrix_rate(DType::bf16) * 1e-9;
   rates.copy_gb_per_s = copy_rate(engine.threads());
   return rates;
@@ -153,7 +153,7 @@ ExitStatus run_doctor(const Options& options) {
   const RankEnvironment rank = rank_environment();
   if (rank.alone()) {
     const HostFacts host = read_host_facts();
-    print_all(options, host, planned_ranks(host), true, measure(options, 1));
+    print_all(options, host, planned_ranks(host), true, measure(options));
     return ExitStatus::done;
   }
   // Before this rank is bound to its part of the host.
@@ -161,7 +161,7 @@ ExitStatus run_doctor(const Options& options) {
   return with_ranks(options, [&](MpiRuntime& mpi, CommLog&) {
     const RankFacts own = read_rank_facts(rank);
     const std::vector<RankFacts> ranks = gather(mpi.world(), own);
-    Rates rates = measure(options, mpi.local_size());
+    Rates rates = measure(options);
     if (mpi.size() > 1) rates.all_reduce_gb_per_s = all_reduce_rate(mpi.world());
     if (mpi.rank() == 0) print_all(options, host, ranks, false, rates);
     return ExitStatus::done;

@@ -268,6 +268,16 @@ std::vector<pid_t> Training::processes() const {
   return pids;
 }
 
+std::vector<std::string> Training::shared_memory() const {
+  std::vector<std::string> paths;
+  for (const auto& [rank, pid] : ranks()) {
+    std::istringstream maps(content_of("/proc/" + std::to_string(pid) + "/maps"));
+    for (std::string line; std::getline(maps, line);)
+      if (const std::size_t at = line.find("/dev/shm/"); at != std::string::npos) paths.push_back(line.substr(at));
+  }
+  return paths;
+}
+
 bool Training::nobody_left(double seconds) const {
   return wait_until([&] { return processes_naming(out()).empty(); }, seconds);
 }

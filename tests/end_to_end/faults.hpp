@@ -1,5 +1,5 @@
-// Tiny trainings that tests disturb: started in the background, watched through /proc and their run folder, judged by what they
-// leave behind.
+// Tiny trainings that tests disturb: started in the background, watched through /proc and their run folder, judged by
+// what they leave behind.
 #pragma once
 #include <sys/types.h>
 
@@ -41,8 +41,8 @@ class Background {
   std::optional<int> status_;
 };
 
-/// One run's folder, the options that it is started with, and what can be seen of it from outside. The model is tiny, and the
-/// learning rate does not depend on --steps, so that runs of different length can be compared.
+/// One run's folder, the options that it is started with, and what can be seen of it from outside. The model is tiny,
+/// and the learning rate does not depend on --steps, so that runs of different length can be compared.
 class Training {
  public:
   explicit Training(Words options = {});
@@ -78,6 +78,8 @@ class Training {
   std::optional<pid_t> mpirun() const;
   /// Every process of this run: launcher, mpirun and ranks.
   std::vector<pid_t> processes() const;
+  /// Files of shared memory that its ranks have mapped: a killed mpirun leaves them behind.
+  std::vector<std::string> shared_memory() const;
   /// True once no process of this run is left.
   bool nobody_left(double seconds = 30) const;
 
@@ -86,8 +88,8 @@ class Training {
   Words options_;
 };
 
-/// Both runs took the same steps 1 to `step`, with the same losses and gradient norms to the last digit, and their checkpoints
-/// of that step hold the same bytes.
+/// Both runs took the same steps 1 to `step`, with the same losses and gradient norms to the last digit, and their
+/// checkpoints of that step hold the same bytes.
 void expect_same_bits(const Training& a, const Training& b, std::int64_t step);
 
 /// The name of this host, as ranks report it.

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <csignal>
+#include <filesystem>
 
 #include "faults.hpp"
 
@@ -46,9 +47,11 @@ TEST_P(KilledUnderMpirun, LeavesNobodyAndGoesOnFromItsLastCheckpoint) {
   Background job(run.bare_mpirun(2), run.folder());
   ASSERT_TRUE(wait_until([&] { return run.last_checkpoint() >= 10 || !job.running(); }));
   ASSERT_EQ(run.ranks().size(), 2u) << job.err();
+  const std::vector<std::string> shared = run.shared_memory();
   ::kill(GetParam() == Victim::rank ? run.ranks().at(1) : run.mpirun().value(), SIGKILL);
   EXPECT_EQ(job.wait().status, 128 + SIGKILL);
   EXPECT_TRUE(run.nobody_left());
+  for (const std::string& path : shared) std::filesystem::remove(path);
   const std::int64_t saved = run.last_checkpoint();
   EXPECT_GE(saved, 10);
   const std::string end = std::to_string(saved + 10);

@@ -45,7 +45,7 @@ struct Layout {
 Training train(Communicator& ranks, const Layout& layout) {
   RunOptions run;
   run.threads = 1;
-  Engine engine(run, 1);
+  Engine engine(run);
   CommLog& log = comm_log();
   Mesh mesh(ranks, log, {});
   const auto built = build_model(config(), mesh);

@@ -25,11 +25,11 @@ Topology machine(int nodes, int cores, std::vector<int> gpu_nodes = {}) {
   return topology;
 }
 
-TEST(Placement, SharesCoresEquallyAndNeverTwice) {
+TEST(RankPlacement, SharesCoresEquallyAndNeverTwice) {
   for (const int ranks : {1, 2, 3, 4, 7, 8}) {
     const auto placements = place_ranks(machine(2, 4), ranks, 0);
     std::set<int> seen;
-    for (const Placement& placement : placements) {
+    for (const RankPlacement& placement : placements) {
       EXPECT_EQ(placement.cores, 8 / ranks);
       EXPECT_EQ(placement.cpus.size(), 2u * static_cast<std::size_t>(placement.cores));
       for (const int cpu : placement.cpus) EXPECT_TRUE(seen.insert(cpu).second) << ranks << " ranks share CPU " << cpu;
@@ -37,20 +37,20 @@ TEST(Placement, SharesCoresEquallyAndNeverTwice) {
   }
 }
 
-TEST(Placement, RanksStayOnOneNodeWhereTheyFit) {
+TEST(RankPlacement, RanksStayOnOneNodeWhereTheyFit) {
   for (const int ranks : {2, 4, 8})
-    for (const Placement& placement : place_ranks(machine(2, 4), ranks, 0)) EXPECT_NE(placement.numa, -1) << ranks;
+    for (const RankPlacement& placement : place_ranks(machine(2, 4), ranks, 0)) EXPECT_NE(placement.numa, -1) << ranks;
   EXPECT_EQ(place_ranks(machine(2, 4), 1, 0).front().numa, -1);
 }
 
-TEST(Placement, FewCoresARankSpreadOverTheNodes) {
+TEST(RankPlacement, FewCoresARankSpreadOverTheNodes) {
   const auto placements = place_ranks(machine(2, 4), 2, 1);
   EXPECT_EQ(placements[0].numa, 0);
   EXPECT_EQ(placements[1].numa, 1);
   EXPECT_THAT(placements[1].cpus, ElementsAre(4, 104));
 }
 
-TEST(Placement, RanksSitBesideTheirGpus) {
+TEST(RankPlacement, RanksSitBesideTheirGpus) {
   const auto placements = place_ranks(machine(2, 8, {1, 1, 0, 0}), 4, 0);
   EXPECT_EQ(placements[0].gpu, 0);
   EXPECT_EQ(placements[0].numa, 1);
@@ -59,17 +59,17 @@ TEST(Placement, RanksSitBesideTheirGpus) {
   EXPECT_EQ(placements[3].cores, 4);
 }
 
-TEST(Placement, GpusOnOneNodeShareItsCoresFirst) {
+TEST(RankPlacement, GpusOnOneNodeShareItsCoresFirst) {
   const auto placements = place_ranks(machine(2, 2, {0, 0}), 2, 2);
   EXPECT_EQ(placements[0].numa, 0);
   EXPECT_EQ(placements[1].numa, 1);
 }
 
-TEST(Placement, MoreRanksThanCoresAreNotBound) {
-  for (const Placement& placement : place_ranks(machine(1, 2), 3, 0)) EXPECT_THAT(placement.cpus, IsEmpty());
+TEST(RankPlacement, MoreRanksThanCoresAreNotBound) {
+  for (const RankPlacement& placement : place_ranks(machine(1, 2), 3, 0)) EXPECT_THAT(placement.cpus, IsEmpty());
 }
 
-TEST(Placement, RefusesMoreCoresThanThereAre) {
+TEST(RankPlacement, RefusesMoreCoresThanThereAre) {
   try {
     place_ranks(machine(1, 8), 3, 3);
     FAIL();
@@ -78,7 +78,7 @@ TEST(Placement, RefusesMoreCoresThanThereAre) {
   }
 }
 
-TEST(Placement, DefaultIsOneRankAGpuElseTwo) {
+TEST(RankPlacement, DefaultIsOneRankAGpuElseTwo) {
   EXPECT_EQ(default_ranks(machine(2, 4, {0, 0, 1})), 3);
   EXPECT_EQ(default_ranks(machine(2, 4)), 2);
   EXPECT_EQ(default_ranks(machine(1, 1)), 1);
