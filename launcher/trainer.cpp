@@ -124,6 +124,19 @@ void Trainer::start_or_resume() {
   if (started_from_.parent_path() == checkpoints_) saved_step_ = state_.step;
 }
 
+void Trainer::open_flight_recorder() {
+  const int rank = session_.mpi().rank();
+  const std::filesystem::path folder = std::filesystem::path(options_.run.out) / "flight";
+  std::error_code ignored;  // opening the file below says what is wrong
+  std::filesystem::create_directories(folder, ignored);
+  try {
+    session_.log().open_flight_recorder(folder / fmt::format("rank-{:05}.bin", rank), rank,
+                                        session_.mpi().places()[static_cast<std::size_t>(rank)].host);
+  } catch (const Error& failed) {
+    log_warning("training goes on without a flight record: {}", failed.what());
+  }
+}
+
 void Trainer::open_outputs() {
   std::string error;
   if (session_.main_rank()) {
@@ -139,6 +152,7 @@ void Trainer::open_outputs() {
   }
   error = broadcast_text(session_.world(), error);
   if (!error.empty()) throw UserError(error);
+  open_flight_recorder();
   owes_validation_ = !broadcast_text(session_.world(), owes_validation_ ? "yes" : "").empty();
   if (!folder_) return;
   ProgressOptions shown = detect_progress(options_.run.quiet);

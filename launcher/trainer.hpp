@@ -27,6 +27,7 @@ class Trainer {
   void take_folder();
   void start_or_resume();
   void open_outputs();
+  void open_flight_recorder();
   void read_earlier_rows();
   bool validation_is_due() const;
   std::string describe_device();

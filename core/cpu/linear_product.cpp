@@ -37,6 +37,7 @@ constexpr std::int64_t left_block_bytes = 768 << 10;
 constexpr std::int64_t right_block_bytes = 6 << 20;
 // A weight gradient contracts over many rows into a small output: shorter blocks leave its operands nearer.
 constexpr std::int64_t max_depth = 1024, max_depth_by_col = 512;
+constexpr std::int64_t run_rows = 2 * contraction_unit;
 // A by_col tile is written in whole vectors, which run past its end.
 constexpr std::int64_t tile_slack = max_tile_cols;
 
@@ -111,9 +112,14 @@ class Worker {
         if (k > 0 || n > 0) {
 #pragma omp barrier
         }
-        for_pieces(depths * panels(), [&](std::int64_t piece) {
-          set_depth(k, piece / panels());
-          pack_right(piece % panels());
+        const bool straight = b_.orientation == Orientation::straight;
+        const std::int64_t pieces = straight ? ceil_div(blocking_.depth, run_rows) : panels();
+        for_pieces(depths * pieces, [&](std::int64_t piece) {
+          set_depth(k, piece / pieces);
+          if (straight)
+            pack_right_rows(piece % pieces);
+          else
+            pack_right_panel(piece % pieces);
         });
 #pragma omp barrier
         for_pieces(blocking_.row_blocks * blocking_.col_groups, [&](std::int64_t piece) {
@@ -144,16 +150,23 @@ class Worker {
   std::int64_t depth() const { return k_.end - k_.begin; }
   std::int64_t panels() const { return ceil_div(n_.end - n_.begin, kernels_.tile_cols); }
 
-  void pack_right(std::int64_t panel) {
+  void pack_right_panel(std::int64_t panel) {
     const std::int64_t n = n_.begin + panel * kernels_.tile_cols;
-    const std::int64_t cols = std::min(kernels_.tile_cols, n_.end - n);
-    float* packed = block_ + panel * blocking_.panel_floats;
-    if (b_.orientation == Orientation::transposed)
-      kernels_.pack_panel_transposed(b_.round, static_cast<const float*>(b_.data) + n * b_.stride + k_.begin, b_.stride,
-                                     depth(), cols, packed);
-    else
-      kernels_.pack_panel(b_.elem, b_.round, offset(b_.data, b_.elem, k_.begin * b_.stride + n), b_.stride, depth(),
-                          cols, packed);
+    kernels_.pack_panel_transposed(b_.round, static_cast<const float*>(b_.data) + n * b_.stride + k_.begin, b_.stride,
+                                   depth(), std::min(kernels_.tile_cols, n_.end - n),
+                                   block_ + panel * blocking_.panel_floats);
+  }
+
+  // Whole rows in short runs, because reading one panel's share of each row would defeat the hardware's prefetching.
+  void pack_right_rows(std::int64_t run) {
+    const std::int64_t begin = run * run_rows, rows = std::min(run_rows, depth() - begin);
+    if (rows <= 0) return;
+    for (std::int64_t p = 0; p < panels(); ++p) {
+      const std::int64_t n = n_.begin + p * kernels_.tile_cols;
+      kernels_.pack_panel(b_.elem, b_.round, offset(b_.data, b_.elem, (k_.begin + begin) * b_.stride + n), b_.stride,
+                          rows, std::min(kernels_.tile_cols, n_.end - n),
+                          block_ + p * blocking_.panel_floats + begin * kernels_.tile_cols);
+    }
   }
 
   // Tiles differ by one row at most: a short last tile would wait for the latency of its few sums.
