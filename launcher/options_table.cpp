@@ -132,7 +132,7 @@ void add_data(TableMaker& t) {
 void add_training(TableMaker& t) {
   t.group = "Training";
   integer(t.add("steps", "N", "optimizer steps", training), {1}, WEFT_FIELD(train.steps));
-  integer(t.add("batch", "N", "sequences of a step, over all ranks", training | for_eval), {1, 1 << 30},
+  integer(t.add("batch", "N", "sequences of a step, over all ranks", training), {1, 1 << 30},
           WEFT_FIELD(train.batch));
   auto& micro = t.add("micro-batch", "N", "sequences that a rank takes at a time", training | for_eval);
   integer(micro, {0, 1 << 30}, WEFT_FIELD(train.micro_batch));

@@ -10,6 +10,8 @@
 namespace weft {
 
 std::int32_t choose_token(std::vector<float> logits, const SamplingOptions& options, double uniform) {
+  for (const float logit : logits)
+    if (!std::isfinite(logit)) fail("the model's logits are not finite: nothing can be sampled");
   std::vector<std::int32_t> order(logits.size());
   std::iota(order.begin(), order.end(), 0);
   const auto likelier = [&](std::int32_t a, std::int32_t b) {
@@ -54,7 +56,7 @@ void sample_tokens(Engine& engine, const LanguageModel& model, std::vector<std::
     seen = 0;
     states = model.make_states(memory, 1, window, options.compute);
   };
-  restart(window - 1);
+  restart(std::max<std::int64_t>(1, window - 1));
   for (std::int64_t drawn = 0; drawn < options.tokens; ++drawn) {
     if (static_cast<std::int64_t>(text.size()) - base > window) restart(std::max<std::int64_t>(1, window / 2));
     const std::int64_t count = static_cast<std::int64_t>(text.size()) - base - seen;

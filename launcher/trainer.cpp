@@ -53,6 +53,7 @@ Trainer::Trainer(const Options& options, Session& session)
   schedule_ = make_schedule(options.schedule, train.steps);
   micro_batch_ = choose_micro_batch();
   state_.seed = options.run.seed;
+  state_.epoch_samples = sampler_->epoch_samples();
   start_or_resume();
   open_outputs();
 
@@ -83,24 +84,27 @@ std::int64_t Trainer::choose_micro_batch() const {
 }
 
 std::filesystem::path Trainer::find_start() {
-  if (options_.run.resume == ResumeChoice::none) return {};
-  if (options_.run.resume == ResumeChoice::path) return find_checkpoint(options_.run.resume_path);
   // Rank 0's view counts: on a shared file system others may see a rename later.
-  std::string latest, error;
+  std::string start, error;
   if (session_.main_rank()) {
     try {
       if (std::filesystem::exists(checkpoints_)) {
         take_folder();
         recover_folder(checkpoints_);
       }
-      if (const auto all = list_checkpoints(checkpoints_); !all.empty()) latest = all.back().string();
-    } catch (const Error& failed) {
+      const auto own = list_checkpoints(checkpoints_);
+      if (options_.run.resume == ResumeChoice::none && !own.empty())
+        fail_user("--out: {} holds checkpoints, the last is {}; another folder, or --resume auto, would be right",
+                  options_.run.out, own.back().filename().string());
+      if (options_.run.resume == ResumeChoice::path) start = find_checkpoint(options_.run.resume_path).string();
+      if (options_.run.resume == ResumeChoice::automatic && !own.empty()) start = own.back().string();
+    } catch (const std::exception& failed) {
       error = failed.what();
     }
   }
   error = broadcast_text(session_.world(), error);
   if (!error.empty()) throw UserError(error);
-  return broadcast_text(session_.world(), latest);
+  return broadcast_text(session_.world(), start);
 }
 
 // What remains of a job that was killed may still be writing.
@@ -120,6 +124,11 @@ void Trainer::start_or_resume() {
   if (index.state.seed != options_.run.seed)
     fail_user("--seed: found {}, {} was trained with {}; the same seed would be right", options_.run.seed,
               started_from_.string(), index.state.seed);
+  if (index.state.epoch_samples != sampler_->epoch_samples())
+    fail_user(
+        "--resume: {} stands at a sample of an order with {} samples an epoch, here there are {}; the same --data, --seq, "
+        "--sampler and, with streams, --batch would be right",
+        started_from_.string(), index.state.epoch_samples, sampler_->epoch_samples());
   state_ = index.state;
   if (started_from_.parent_path() == checkpoints_) saved_step_ = state_.step;
 }
@@ -146,7 +155,7 @@ void Trainer::open_outputs() {
       folder_->write_config(options_);
       seconds_before_ = folder_->open_metrics(state_.step);
       read_earlier_rows();
-    } catch (const Error& failed) {
+    } catch (const std::exception& failed) {
       error = failed.what();
     }
   }
@@ -204,7 +213,7 @@ void Trainer::check_skipped(const StepResult& result) {
     return;
   }
   ++state_.skipped_in_a_row;
-  const std::string where = training_->find_nonfinite();
+  const std::string where = training_->find_nonfinite(result);
   if (progress_) progress_->note(fmt::format("step {}: {} is not finite, the step is skipped", state_.step, where));
   if (state_.skipped_in_a_row > options_.train.nonfinite_limit)
     fail("step {}: {} is not finite, and so were the {} steps before it (--nonfinite-limit {})", state_.step, where,
@@ -235,8 +244,11 @@ void Trainer::report(const StepResult& result, double seconds, double lr, double
 bool Trainer::step() {
   const double begin = seconds_now();
   const double lr = schedule_.rate(state_.step + 1);
+  const std::int64_t every = options_.train.valid_every, next = state_.step + 1;
+  const bool validates = next == options_.train.steps || (every > 0 && next % every == 0);
+  const double upcoming = validates ? longest_validation_ : 0;
   // Ranks' clocks differ, so that rank 0's decides about the time limit.
-  const bool stop = stop_signal() != 0 || (session_.main_rank() && time_is_up(2 * longest_step_ + longest_validation_));
+  const bool stop = stop_signal() != 0 || (session_.main_rank() && time_is_up(2 * longest_step_ + upcoming));
   const double exposed = session_.log().exposed_seconds();
   StepResult result = training_->run(state_.step + 1, state_.next_sample, lr, stop);
   ++state_.step;
@@ -296,7 +308,7 @@ void Trainer::save() {
   try {
     remove_checkpoints_after(checkpoints_, state_.step);
     prune_checkpoints(checkpoints_, options_.train.keep);
-  } catch (const Error& failed) {
+  } catch (const std::exception& failed) {
     progress_->note(fmt::format("warning: an old checkpoint could not be removed: {}", failed.what()));
   }
 }
@@ -321,7 +333,7 @@ ExitStatus Trainer::finish(ExitStatus status) {
     progress_->finish();
     try {
       write_outcome(!saved ? "failed" : status == ExitStatus::done ? "done" : "stopped");
-    } catch (const Error& failed) {
+    } catch (const std::exception& failed) {
       progress_->note(fmt::format("warning: no report: {}", failed.what()));
     }
   }

@@ -1,5 +1,6 @@
 #include "launcher/training_step.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <numeric>
@@ -27,6 +28,10 @@ TrainingStep::TrainingStep(const Worker& worker, BuiltModel& built, Optimizer& o
   scalars_ = Tensor::empty(memory, {2}, DType::f64, MemoryUse::workspace);
   weight_sum_ = Tensor::empty(memory, {1}, DType::f64, MemoryUse::workspace);
   sum_of_squares_ = Tensor::empty(memory, {1}, DType::f64, MemoryUse::workspace);
+}
+
+TrainingStep::~TrainingStep() {
+  for (Work* work : {&weights_, &shared_}) drain(*work);
 }
 
 void TrainingStep::draw_dropout_keys(std::int64_t step) {
@@ -61,7 +66,7 @@ StepResult TrainingStep::run(std::int64_t step, std::int64_t first_sample, doubl
   sampler_.fill(first_sample + worker_.mesh.coordinate(Axis::dp) * local, local, batch_);
   double* weight_sum = weight_sum_.mut().as<double>();
   *weight_sum = std::accumulate(batch_.weights.begin(), batch_.weights.end(), 0.0);
-  Work weights = replicas_.all_reduce(weight_sum_.mut());
+  weights_ = replicas_.all_reduce(weight_sum_.mut(), {ReduceOp::sum, Wire::native, weight_sum_.keep_alive()});
   draw_dropout_keys(step);
   built_.store.begin_step();
   buckets_.begin_step();
@@ -69,7 +74,7 @@ StepResult TrainingStep::run(std::int64_t step, std::int64_t first_sample, doubl
   StepState& state = optimizer_.host_state();
   state.step = step;
   state.lr = static_cast<float>(lr);
-  weights.wait();
+  weights_.wait();
 
   double* scalars = scalars_.mut().as<double>();
   scalars[0] = 0;
@@ -79,25 +84,33 @@ StepResult TrainingStep::run(std::int64_t step, std::int64_t first_sample, doubl
     const MicroBatch kind = first + count == local ? MicroBatch::last : MicroBatch::inner;
     scalars[0] += forward_backward(first, count, *weight_sum, kind);
   }
-  Work shared = replicas_.all_reduce(scalars_.mut());
+  shared_ = replicas_.all_reduce(scalars_.mut(), {ReduceOp::sum, Wire::native, scalars_.keep_alive()});
   finish_unused(exec, built_.store.all());
   worker_.log.set_phase("gradients");
   buckets_.finish();
   kernels.elementwise.dot(exec, built_.store.flat_grads().view(), built_.store.flat_grads().view(), Write::overwrite,
                           sum_of_squares_.mut());
-  shared.wait();
+  shared_.wait();
   worker_.log.set_phase("optimizer");
   optimizer_.step(exec, sum_of_squares_.view(), scalars_.view().slice(0, 1), options_.clip);
   return {scalars[0], state.grad_norm, state.skip != 0, scalars[1] > 0, flops_};
 }
 
-std::string TrainingStep::find_nonfinite() const {
-  for (const Parameter* parameter : built_.store.all()) {
-    const float* grad = parameter->grad().view().as<float>();
-    for (std::int64_t i = 0; i < parameter->grad().numel(); ++i)
-      if (!std::isfinite(grad[i])) return fmt::format("the gradient of {}", parameter->name());
-  }
-  return "the loss";
+std::string TrainingStep::find_nonfinite(const StepResult& result) const {
+  const auto first = [&](auto&& tensor_of) -> const Parameter* {
+    for (const Parameter* parameter : built_.store.all()) {
+      const View view = tensor_of(*parameter).view();
+      const float* data = view.as<float>();
+      if (!std::all_of(data, data + view.numel(), [](float x) { return std::isfinite(x); })) return parameter;
+    }
+    return nullptr;
+  };
+  const bool loss_finite = std::isfinite(result.loss);
+  if (const Parameter* parameter = first([](const Parameter& p) { return p.value(); }))
+    return fmt::format("the parameter {}", parameter->name());
+  if (const Parameter* parameter = first([](const Parameter& p) { return p.grad(); }))
+    return fmt::format("{}the gradient of {}", loss_finite ? "" : "the loss with ", parameter->name());
+  return loss_finite ? "the norm of the gradients" : "the loss";
 }
 
 }  // namespace weft

@@ -32,11 +32,16 @@ class TrainingStep {
  public:
   TrainingStep(const Worker& worker, BuiltModel& built, Optimizer& optimizer, const Sampler& sampler, StepOptions options);
 
+  ~TrainingStep();
+  TrainingStep(const TrainingStep&) = delete;
+  TrainingStep& operator=(const TrainingStep&) = delete;
+
   /// Step 1, 2, …; samples [first_sample, first_sample + batch). `stop` of any rank reaches all in the result.
   StepResult run(std::int64_t step, std::int64_t first_sample, double lr, bool stop);
 
-  /// The first parameter, in the model's order, whose gradient is not finite; "the loss" if all are.
-  std::string find_nonfinite() const;
+  /// What made a step be skipped: the first parameter, in the model's order, whose value is not finite, else the first
+  /// whose gradient is not (with the loss, if that is not either), else the loss or the gradients' norm.
+  std::string find_nonfinite(const StepResult& result) const;
 
  private:
   double forward_backward(std::int64_t first, std::int64_t count, double total_weight, MicroBatch kind);
@@ -56,6 +61,8 @@ class TrainingStep {
   Tensor weight_sum_;      ///< f64
   Tensor sum_of_squares_;  ///< f64
   double flops_ = 0;
+  Work weights_;
+  Work shared_;
 };
 
 /// tokens i32 [count, seq] of a batch on the device, and its loss targets.

@@ -1,6 +1,7 @@
 #include "parallel/checkpoint.hpp"
 
 #include <algorithm>
+#include <charconv>
 #include <cstring>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -79,12 +80,26 @@ ShardResult write_shard(const fs::path& path, const std::vector<Stored>& tensors
 std::string encode(const ShardResult& result) {
   json sums = json::object();
   for (const SafetensorsWritten& written : result.written) sums[written.name] = checksum_text(written.checksum);
-  return json{{"error", result.error}, {"bytes", result.bytes}, {"checksums", sums}}.dump();
+  return json{{"error", result.error}, {"bytes", result.bytes}, {"checksums", sums}}.dump(
+      -1, ' ', false, json::error_handler_t::replace);
 }
 
 std::string shard_name(int rank, int ranks) { return fmt::format("shard-{:05}-of-{:05}.safetensors", rank, ranks); }
 
-std::string folder_name(std::int64_t step) { return fmt::format("step-{:08}", step); }
+constexpr std::string_view step_prefix = "step-";
+
+std::string folder_name(std::int64_t step) { return fmt::format("{}{:08}", step_prefix, step); }
+
+// Nothing for names that a person gave ("step-best", "step-00000100.good").
+std::optional<std::int64_t> step_of(const fs::path& folder) {
+  const std::string name = folder.filename().string();
+  if (!name.starts_with(step_prefix)) return std::nullopt;
+  std::int64_t step = 0;
+  const char* end = name.data() + name.size();
+  const auto [stopped, error] = std::from_chars(name.data() + step_prefix.size(), end, step);
+  if (error != std::errc() || stopped != end) return std::nullopt;
+  return step;
+}
 
 Box whole_box(const Shape& shape) { return Slice::whole(shape).boxes.front(); }
 
@@ -233,7 +248,12 @@ CheckpointIndex load_checkpoint(const fs::path& folder, const CheckpointTarget& 
   return index;
 }
 
-std::vector<fs::path> list_checkpoints(const fs::path& parent) { return list_complete(parent, "step-"); }
+std::vector<fs::path> list_checkpoints(const fs::path& parent) {
+  std::vector<fs::path> found = list_complete(parent, step_prefix);
+  std::erase_if(found, [](const fs::path& folder) { return !step_of(folder); });
+  std::ranges::sort(found, {}, [](const fs::path& folder) { return *step_of(folder); });
+  return found;
+}
 
 fs::path find_checkpoint(const fs::path& path) {
   if (fs::exists(path / "index.json")) return path;
@@ -251,7 +271,7 @@ void prune_checkpoints(const fs::path& parent, std::int64_t keep) {
 
 void remove_checkpoints_after(const fs::path& parent, std::int64_t step) {
   for (const fs::path& folder : list_checkpoints(parent))
-    if (folder.filename().string() > folder_name(step)) remove_folder_atomic(folder);
+    if (*step_of(folder) > step) remove_folder_atomic(folder);
 }
 
 }  // namespace weft

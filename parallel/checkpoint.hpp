@@ -30,7 +30,7 @@ std::optional<std::string> save_checkpoint(Communicator& world, const std::files
 /// UserError when the checkpoint is damaged or of another model (names the first tensor that differs).
 CheckpointIndex load_checkpoint(const std::filesystem::path& folder, const CheckpointTarget& target);
 
-/// Complete checkpoints below `parent`, oldest first.
+/// Complete checkpoints below `parent`, by step; folders that a person named otherwise are left out.
 std::vector<std::filesystem::path> list_checkpoints(const std::filesystem::path& parent);
 
 /// A checkpoint's folder as it is, or the latest one of a run's folder. Throws UserError when there is none.

@@ -39,6 +39,7 @@ json to_json(const CheckpointIndex& index) {
            {{"step", state.step},
             {"applied", state.applied},
             {"next_sample", state.next_sample},
+            {"epoch_samples", state.epoch_samples},
             {"tokens", state.tokens},
             {"seed", state.seed},
             {"skipped_in_a_row", state.skipped_in_a_row}}},
@@ -57,6 +58,7 @@ CheckpointIndex from_json(const json& content) {
   state.at("step").get_to(index.state.step);
   state.at("applied").get_to(index.state.applied);
   state.at("next_sample").get_to(index.state.next_sample);
+  state.at("epoch_samples").get_to(index.state.epoch_samples);
   state.at("tokens").get_to(index.state.tokens);
   state.at("seed").get_to(index.state.seed);
   state.at("skipped_in_a_row").get_to(index.state.skipped_in_a_row);

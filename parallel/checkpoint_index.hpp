@@ -29,6 +29,7 @@ struct RunState {
   std::int64_t step = 0;          ///< steps taken
   std::int64_t applied = 0;       ///< of them not skipped
   std::int64_t next_sample = 0;   ///< the sampler's position
+  std::int64_t epoch_samples = 0; ///< samples in an epoch of that order
   std::int64_t tokens = 0;
   std::uint64_t seed = 0;
   std::int64_t skipped_in_a_row = 0;

@@ -26,7 +26,16 @@ GradBuckets::GradBuckets(ParameterStore& store, Communicator& group, BucketOptio
   check_same_on_all_ranks(group, "gradient buckets", order);
 }
 
+void drain(Work& work) noexcept {
+  constexpr double patience = 10;  // seconds
+  try {
+    work.wait_for(patience);
+  } catch (const std::exception&) {  // the error that unwinds is the one to report
+  }
+}
+
 GradBuckets::~GradBuckets() {
+  for (Bucket& bucket : buckets_) drain(bucket.work);
   for (Parameter* parameter : store_.all()) parameter->on_grad_ready = nullptr;
 }
 

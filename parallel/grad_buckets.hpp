@@ -14,6 +14,10 @@ struct BucketOptions {
   Wire wire = Wire::native;                  ///< how gradients travel; sums are f32 either way
 };
 
+/// Waits a bounded time for a collective whose storage is about to go, and drops its error: for destructors that run
+/// because something else failed.
+void drain(Work& work) noexcept;
+
 class GradBuckets {
  public:
   /// Cuts the store's flat gradient buffer into buckets and hangs itself on the parameters' hooks. Collective over `group`:

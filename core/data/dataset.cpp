@@ -12,6 +12,13 @@ namespace fs = std::filesystem;
 
 // A folder of `weft prepare` stands for its train.bin and valid.bin.
 void expand_folder(DatasetOptions& options) {
+  if (options.valid.size() == 1 && fs::is_directory(options.valid[0])) {
+    const fs::path folder = options.valid[0];
+    const fs::path file = folder / (fs::exists(folder / "valid.bin") ? "valid.bin" : "train.bin");
+    if (!fs::exists(file))
+      fail_user("folder '{}' has no valid.bin: name files, or a folder that `weft prepare` wrote", folder.string());
+    options.valid = {file};
+  }
   if (options.data.size() != 1 || !fs::is_directory(options.data[0])) return;
   const fs::path folder = options.data[0];
   if (!fs::exists(folder / "train.bin"))

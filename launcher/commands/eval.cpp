@@ -29,9 +29,13 @@ ExitStatus eval_checkpoint(const Options& options, MpiRuntime& mpi, CommLog& log
   const std::int64_t vocab = saved.built->model->config().vocab;
   if (data.vocab_size > vocab)
     fail_user("--data: it has {} tokens, the model was trained with {}", data.vocab_size, vocab);
-  const EvalWindows windows(data.valid, saved.trained.train.seq);
+  const std::int64_t seq = options.given("seq") ? options.train.seq : saved.trained.train.seq;
+  const LmConfig& config = saved.built->model->config();
+  if (config.positions == PositionStyle::learned && seq > config.max_seq)
+    fail_user("--seq: found {}, the model has learned positions for {}; that or less would be right", seq, config.max_seq);
+  const EvalWindows windows(data.valid, seq);
   EvaluationOptions how;
-  how.micro_batch = std::max<std::int64_t>(1, 1024 / saved.trained.train.seq);
+  how.micro_batch = options.train.micro_batch > 0 ? options.train.micro_batch : std::max<std::int64_t>(1, 1024 / seq);
   how.max_targets = options.train.valid_tokens;
   how.compute = session.engine().compute(options.run.dtype);
   const auto result = evaluate(session.worker(), *saved.built->model, windows, how, [] { return stop_signal() != 0; });

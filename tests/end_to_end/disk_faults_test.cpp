@@ -147,13 +147,25 @@ TEST(RunFolder, OfAKilledLaunchCanBeUsedAtOnce) {
   expect_same_bits(whole, run, end);
 }
 
-TEST(RunFolder, ForgetsTheCourseThatWasGivenUp) {
-  const Training run({"--keep", "1"}), whole;
-  ASSERT_EQ(run.run(0, {"--steps", "30"}).status, 0);
-  ASSERT_EQ(run.run(0, {"--steps", "10", "--resume", "none"}).status, 0);
+TEST(RunFolder, WithCheckpointsIsNotStartedAnew) {
+  const Training run;
+  ASSERT_EQ(run.run(0, {"--steps", "10"}).status, 0);
+  const Outcome anew = run.run(0, {"--steps", "10", "--resume", "none"});
+  EXPECT_EQ(anew.status, 2);
+  EXPECT_THAT(anew.err, HasSubstr("--out: " + run.out() + " holds checkpoints, the last is step-00000010"));
   EXPECT_EQ(run.checkpoints(), std::vector<std::int64_t>{10});
-  const Outcome resumed = run.run(0, {"--steps", "20"});
+  EXPECT_EQ(run.step_values().size(), 10u);
+}
+
+TEST(RunFolder, ForgetsTheCourseThatWasGivenUp) {
+  const Training run({"--checkpoint-every", "10"}), whole;
+  ASSERT_EQ(run.run(0, {"--steps", "30", "--keep", "0"}).status, 0);
+  EXPECT_EQ(run.checkpoints(), (std::vector<std::int64_t>{10, 20, 30}));
+  const Outcome resumed =
+      run.run(0, {"--steps", "20", "--keep", "1", "--resume", run.out() + "/checkpoints/step-00000010"});
+  EXPECT_EQ(resumed.status, 0);
   EXPECT_THAT(resumed.err, HasSubstr("resumed at step 10"));
+  EXPECT_EQ(run.checkpoints(), std::vector<std::int64_t>{20});
   ASSERT_EQ(whole.run(0, {"--steps", "20"}).status, 0);
   expect_same_bits(whole, run, 20);
 }
