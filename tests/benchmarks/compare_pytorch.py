@@ -89,6 +89,12 @@ def write_data(path, shape, count=1 << 20):
         llmc.write_tokens(path, shape["vocab"], count)
 
 
+def parameters(shape):
+    """Of a GPT-2 style model with a tied head."""
+    d = shape["d_model"]
+    return (shape["vocab"] + shape["seq"]) * d + shape["layers"] * (12 * d * d + 13 * d) + 2 * d
+
+
 class Weft:
     def __init__(self, options, dtype, split, data):
         self.options, self.dtype, (self.ranks, self.threads), self.data = options, dtype, split, data
@@ -110,6 +116,9 @@ class Weft:
             if os.geteuid() == 0:
                 environment.update(OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1")
         result = measure.run(command, folder / "metrics.jsonl", plan, environment)
+        found = json.loads((folder / "run.json").read_text())["parameters"]
+        if found != parameters(s):
+            raise RuntimeError(f"Weft trained {found} parameters, the shape has {parameters(s)}")
         return row(s, result.tokens_per_s, result.step_ms, result.memory)
 
 
@@ -230,7 +239,7 @@ def main():
     tables, report = [f"Machine: {processor()}.\n"], {"machine": processor(), "shape": options.shape, "results": {}}
     with tempfile.TemporaryDirectory() as temporary:
         folder = pathlib.Path(temporary)
-        data = folder / "data.bin"
+        data = folder / ("data.txt" if options.shape["vocab"] == 256 else "data.bin")
         write_data(data, options.shape)
         for dtype in options.dtype:
             variants = variants_of(options, dtype, data)
