@@ -2,8 +2,7 @@
 
 namespace weft {
 
-Dataset open_data(const DataOptions& options) {
-  if (options.data.empty()) fail_user("--data: missing; a file of text or tokens, or a folder of `weft prepare`, is needed");
+DatasetOptions dataset_options(const DataOptions& options) {
   DatasetOptions dataset;
   dataset.data.assign(options.data.begin(), options.data.end());
   dataset.valid.assign(options.valid.begin(), options.valid.end());
@@ -14,7 +13,12 @@ Dataset open_data(const DataOptions& options) {
     case DataFormatChoice::u16: dataset.file.format = TokenFormat::u16; break;
     case DataFormatChoice::u32: dataset.file.format = TokenFormat::u32; break;
   }
-  return open_dataset(dataset);
+  return dataset;
+}
+
+Dataset open_data(const DataOptions& options) {
+  if (options.data.empty()) fail_user("--data: missing; a file of text or tokens, or a folder of `weft prepare`, is needed");
+  return open_dataset(dataset_options(options));
 }
 
 }  // namespace weft

@@ -5,6 +5,8 @@
 
 namespace weft {
 
+DatasetOptions dataset_options(const DataOptions& options);
+
 /// Throws UserError as open_dataset does.
 Dataset open_data(const DataOptions& options);
 

@@ -13,26 +13,30 @@ std::optional<EvaluationResult> evaluate(const Worker& worker, const LanguageMod
                                          const std::function<void(std::int64_t, std::int64_t)>& progress) {
   Communicator& replicas = worker.mesh.comm({Axis::dp, Axis::sp});
   Allocator& memory = worker.engine.memory();
-  Batch batch;
-  windows.fill(0, 1, batch);
-  const std::int64_t seq = batch.seq, round = options.micro_batch * replicas.size();
+  const std::int64_t seq = windows.seq();
   std::int64_t count = windows.count();
   if (options.max_targets > 0) count = std::min(count, (options.max_targets + seq - 1) / seq);
+  std::int64_t at_a_time = options.micro_batch;
+  if (at_a_time == 0)
+    at_a_time = std::clamp<std::int64_t>((count + replicas.size() - 1) / replicas.size(), 1,
+                                         std::max<std::int64_t>(1, tokens_at_a_time / seq));
+  const std::int64_t round = at_a_time * replicas.size();
 
   OpContext cx{worker.engine.exec(), nullptr, options.compute, {}, nullptr};
   cx.tokens = {0, seq, seq, {0, 0}, seq};
   const Tensor sums = Tensor::empty(memory, {3}, DType::f64, MemoryUse::workspace);  // loss, targets, stop
   double* sum = sums.mut().as<double>();
   double loss = 0, targets = 0;
+  Batch batch;
   for (std::int64_t first = 0; first < count; first += round) {
-    const std::int64_t mine = first + replicas.rank() * options.micro_batch;
-    windows.fill(mine, options.micro_batch, batch);
-    if (mine + options.micro_batch > count) {
+    const std::int64_t mine = first + replicas.rank() * at_a_time;
+    windows.fill(mine, at_a_time, batch);
+    if (mine + at_a_time > count) {
       const auto kept = static_cast<std::ptrdiff_t>(std::max<std::int64_t>(0, count - mine) * seq);
       std::fill(batch.weights.begin() + kept, batch.weights.end(), 0.0f);
       std::fill(batch.targets.begin() + kept, batch.targets.end(), -1);
     }
-    const DeviceBatch device(memory, batch, 0, options.micro_batch);
+    const DeviceBatch device(memory, batch, 0, at_a_time);
     const ops::CrossEntropy result =
         model.loss(cx, device.tokens, {device.targets.view(), device.weights.view(), 1.0f});
     sum[0] = *result.loss.view().as<double>();

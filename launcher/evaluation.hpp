@@ -11,7 +11,7 @@
 namespace weft {
 
 struct EvaluationOptions {
-  std::int64_t micro_batch = 1;   ///< sequences a rank takes at a time
+  std::int64_t micro_batch = 0;   ///< sequences a rank takes at a time; 0: chosen
   std::int64_t max_targets = 0;   ///< 0: all
   DType compute = DType::f32;
 };

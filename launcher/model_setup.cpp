@@ -17,11 +17,8 @@ LmConfig make_lm_config(const ModelOptions& options, std::int64_t seq, std::int6
   config.layers = options.layers;
   config.d_model = options.d_model;
   config.heads = options.heads;
-  config.kv_heads = options.kv_heads > 0 ? options.kv_heads : options.heads;
+  config.kv_heads = options.kv_heads;
   config.d_ff = options.d_ff;
-  if (config.d_ff == 0)
-    config.d_ff = config.feed_forward == FeedForwardStyle::gelu ? 4 * config.d_model
-                                                                : (config.d_model * 8 / 3 + 63) / 64 * 64;
   config.vocab = options.vocab > 0 ? options.vocab : data_vocab;
   if (config.vocab < 1) fail_user("--vocab: the data does not say how many tokens there are; give --vocab N");
   if (config.vocab < data_vocab)
@@ -49,8 +46,8 @@ Schedule make_schedule(const ScheduleOptions& options, std::int64_t steps) {
                   : options.kind == ScheduleChoice::linear ? Schedule::Kind::linear
                                                            : Schedule::Kind::constant;
   schedule.peak = options.lr;
-  schedule.floor = options.final_lr();
-  schedule.warmup = options.warmup >= 0 ? options.warmup : std::min<std::int64_t>(100, steps / 10);
+  schedule.floor = options.min_lr;
+  schedule.warmup = options.warmup;
   schedule.total = steps;
   return schedule;
 }

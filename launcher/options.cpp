@@ -9,6 +9,7 @@
 #include <sstream>
 
 #include "core/base/error.hpp"
+#include "core/data/utf8.hpp"
 #include "core/io/atomic_file.hpp"
 #include "launcher/option_values.hpp"
 #include "launcher/options_check.hpp"
@@ -156,6 +157,8 @@ CommandLine read_command_line(const CommandRow& command, std::span<const std::st
   }
   CommandLine result;
   for (const po::option& option : parsed.options) {
+    for (const std::string& text : option.value)
+      if (!detail::is_utf8(text)) fail_user("--{}: found bytes that are not UTF-8, expected UTF-8", option.string_key);
     if (option.string_key == "config") {
       if (!result.config.empty())
         fail_user("--config is given twice: `{}` and `{}`", result.config, option.value.front());

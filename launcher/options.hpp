@@ -79,8 +79,6 @@ struct ScheduleOptions {
   double lr = 1e-3;
   double min_lr = -1;        ///< below 0: lr / 10
   std::int64_t warmup = -1;  ///< steps; below 0: chosen (a tenth of the steps, at most 100)
-
-  double final_lr() const { return min_lr < 0 ? lr / 10 : min_lr; }
 };
 
 struct LayoutOptions {

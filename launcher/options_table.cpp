@@ -107,7 +107,7 @@ void add_model(TableMaker& t) {
   choice(t.add("mlp", "gelu|swiglu", "feed-forward layer", training), mlp_names, WEFT_FIELD(model.mlp));
   choice(t.add("positions", "learned|rotary|none", "how positions enter", training), position_names,
          WEFT_FIELD(model.positions));
-  yes_no(t.add("bias", "", "linear layers and norms have biases", training), WEFT_FIELD(model.bias));
+  yes_no(t.add("bias", "", "linear layers have biases (layer norms always)", training), WEFT_FIELD(model.bias));
   yes_no(t.add("tied", "", "the head shares the embedding's weight", training), WEFT_FIELD(model.tied));
   real(t.add("dropout", "P", "part of the activations dropped in training", training),
        {0, 1, RealRange::Bounds::open_above}, WEFT_FIELD(model.dropout));
@@ -138,7 +138,7 @@ void add_training(TableMaker& t) {
   integer(micro, {0, 1 << 30}, WEFT_FIELD(train.micro_batch));
   micro.shown_default = "chosen";
   choice(t.add("optimizer", "adamw|sgd|radam", "", training), optimizer_names, WEFT_FIELD(optim.kind));
-  real(t.add("lr", "X", "highest learning rate", training), {0, 1e300, RealRange::Bounds::open_below},
+  real(t.add("lr", "X", "highest learning rate", training), {0, 1e30, RealRange::Bounds::open_below},
        WEFT_FIELD(schedule.lr));
   choice(t.add("schedule", "cosine|linear|constant", "of the learning rate after the warm-up", training),
          schedule_names, WEFT_FIELD(schedule.kind));
@@ -146,11 +146,11 @@ void add_training(TableMaker& t) {
   integer(warmup, {0}, WEFT_FIELD(schedule.warmup));
   warmup.shown_default = "a tenth of the steps, at most 100";
   auto& min_lr = t.add("min-lr", "X", "learning rate at the end", training);
-  real(min_lr, {0}, WEFT_FIELD(schedule.min_lr));
+  real(min_lr, {0, 1e30}, WEFT_FIELD(schedule.min_lr));
   min_lr.shown_default = "a tenth of lr";
   real(t.add("beta1", "X", "adamw, radam", training), {0, 1, RealRange::Bounds::open_above}, WEFT_FIELD(optim.beta1));
   real(t.add("beta2", "X", "adamw, radam", training), {0, 1, RealRange::Bounds::open_above}, WEFT_FIELD(optim.beta2));
-  real(t.add("eps", "X", "adamw, radam", training), {0, 1e300, RealRange::Bounds::open_below}, WEFT_FIELD(optim.eps));
+  real(t.add("eps", "X", "adamw, radam", training), {1e-30, 1e30}, WEFT_FIELD(optim.eps));
   real(t.add("momentum", "X", "sgd", training), {0, 1, RealRange::Bounds::open_above}, WEFT_FIELD(optim.momentum));
   real(t.add("weight-decay", "X", "of matrices and embeddings", training), {0}, WEFT_FIELD(optim.weight_decay));
   real(t.add("clip", "X", "most global gradient norm; 0: none", training), {0}, WEFT_FIELD(optim.clip));
@@ -169,7 +169,7 @@ void add_layout(TableMaker& t) {
   integer(t.add("pp", "N", "pipeline stages", training), {1, 1 << 24}, WEFT_FIELD(layout.pp));
   integer(t.add("zero", "0..3", "what data parallel ranks share: optimizer, gradients, parameters", training), {0, 3},
           WEFT_FIELD(layout.zero));
-  real(t.add("bucket-mb", "X", "MiB of a gradient bucket", training), {0, 1e300, RealRange::Bounds::open_below},
+  real(t.add("bucket-mb", "X", "MiB of a gradient bucket", training), {0, 1 << 20, RealRange::Bounds::open_below},
        WEFT_FIELD(layout.bucket_mb));
   choice(t.add("grad-wire", "f32|bf16", "how gradients travel", training), wire_names, WEFT_FIELD(layout.grad_wire));
 }

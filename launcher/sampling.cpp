@@ -19,9 +19,9 @@ std::int32_t choose_token(std::vector<float> logits, const SamplingOptions& opti
     return x != y ? x > y : a < b;
   };
   if (options.temperature <= 0) return *std::ranges::min_element(order, likelier);
-  std::ranges::sort(order, likelier);
   std::size_t kept = order.size();
   if (options.top_k > 0) kept = std::min(kept, static_cast<std::size_t>(options.top_k));
+  std::ranges::partial_sort(order, order.begin() + static_cast<std::ptrdiff_t>(kept), likelier);
   std::vector<double> weights(kept);
   const double highest = logits[static_cast<std::size_t>(order[0])];
   for (std::size_t i = 0; i < kept; ++i)

@@ -51,7 +51,6 @@ Trainer::Trainer(const Options& options, Session& session)
   built_->store.allocate_grads(memory);
   optimizer_ = std::make_unique<Optimizer>(make_optimizer_spec(options.optim), built_->store, memory);
   schedule_ = make_schedule(options.schedule, train.steps);
-  micro_batch_ = choose_micro_batch();
   state_.seed = options.run.seed;
   state_.epoch_samples = sampler_->epoch_samples();
   start_or_resume();
@@ -59,7 +58,7 @@ Trainer::Trainer(const Options& options, Session& session)
 
   StepOptions step;
   step.batch = train.batch;
-  step.micro_batch = micro_batch_;
+  step.micro_batch = choose_micro_batch();
   step.seq = train.seq;
   step.seed = options.run.seed;
   step.clip = static_cast<float>(options.optim.clip);
@@ -74,9 +73,7 @@ Trainer::~Trainer() = default;
 std::int64_t Trainer::choose_micro_batch() const {
   const std::int64_t local = options_.train.batch / session_.mesh().size(Axis::dp);
   if (options_.train.micro_batch > 0) return std::min(options_.train.micro_batch, local);
-  // A micro-batch whose activations stay in the caches, but whose products are still large.
-  constexpr std::int64_t tokens = 1024;
-  const std::int64_t wanted = std::max<std::int64_t>(1, tokens / options_.train.seq);
+  const std::int64_t wanted = std::max<std::int64_t>(1, tokens_at_a_time / options_.train.seq);
   std::int64_t best = 1;
   for (std::int64_t size = 1; size <= std::min(wanted, local); ++size)
     if (local % size == 0) best = size;
@@ -268,7 +265,7 @@ void Trainer::validate() {
   if (stopping_) return;
   session_.log().set_phase("validation");
   const double begin = seconds_now();
-  const EvaluationOptions options{micro_batch_, options_.train.valid_tokens, compute_};
+  const EvaluationOptions options{options_.train.micro_batch, options_.train.valid_tokens, compute_};
   const auto result = evaluate(session_.worker(), *built_->model, *valid_, options,
                                [&] { return stop_signal() != 0 || (session_.main_rank() && time_is_up(0)); });
   if (!result) {
@@ -317,10 +314,18 @@ ExitStatus Trainer::run() {
   const TrainOptions& train = options_.train;
   const auto due = [&](std::int64_t every) { return every > 0 && state_.step % every == 0; };
   if (owes_validation_) validate();
+  if (owes_validation_ && progress_ && stop_signal() == 0)
+    progress_->note("warning: one validation takes longer than --max-time leaves; a smaller --valid-tokens is needed");
+  bool owes_save = false;
   while (state_.step < train.steps && !stopping_) {
     stopping_ = step();
     if (validation_is_due()) validate();
-    if (stopping_ || state_.step == train.steps || due(train.checkpoint_every)) save();
+    // A step that was skipped may come from parameters that are no longer finite: not to be kept in place of good ones.
+    owes_save = owes_save || due(train.checkpoint_every);
+    if (stopping_ || state_.step == train.steps || (owes_save && state_.skipped_in_a_row == 0)) {
+      save();
+      owes_save = false;
+    }
   }
   if (saved_step_ != state_.step) save();
   return finish(state_.step < train.steps || owes_validation_ ? ExitStatus::stopped : ExitStatus::done);

@@ -55,7 +55,6 @@ class Trainer {
   std::unique_ptr<TrainingStep> training_;
   Schedule schedule_;
   DType compute_ = DType::f32;
-  std::int64_t micro_batch_ = 1;
   RunState state_;
   std::unique_ptr<RunLock> lock_;       ///< on the main rank
   std::unique_ptr<RunFolder> folder_;   ///< on the main rank

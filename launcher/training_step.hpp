@@ -10,6 +10,9 @@
 
 namespace weft {
 
+/// Products of this many rows run at their full rate; more tokens at a time would only hold more activations.
+inline constexpr std::int64_t tokens_at_a_time = 4096;
+
 struct StepOptions {
   std::int64_t batch = 1;        ///< global, in sequences
   std::int64_t micro_batch = 1;  ///< sequences a rank takes at a time

@@ -80,11 +80,18 @@ Dataset open_dataset(const DatasetOptions& asked) {
   }
   agree_on_vocab(dataset);
 
+  dataset.tokenizer = find_tokenizer_file(asked);
+  return dataset;
+}
+
+std::filesystem::path find_tokenizer_file(const DatasetOptions& asked) {
+  DatasetOptions options = asked;
+  if (options.data.empty()) return {};
+  expand_folder(options);
   TokenFileMeta meta;
   const fs::path& first = options.data[0];
-  if (options.file.format != TokenFormat::bytes && read_meta(first, meta) && !meta.tokenizer.empty())
-    dataset.tokenizer = first.parent_path() / meta.tokenizer;
-  return dataset;
+  if (options.file.format == TokenFormat::bytes || !read_meta(first, meta) || meta.tokenizer.empty()) return {};
+  return first.parent_path() / meta.tokenizer;
 }
 
 std::int64_t total_tokens(const TokenSources& sources) {

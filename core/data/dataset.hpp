@@ -25,6 +25,10 @@ struct Dataset {
 /// Throws UserError as open_tokens does, and when files declare different vocabularies.
 Dataset open_dataset(const DatasetOptions& options);
 
+/// The tokenizer's file that `weft prepare` left beside the tokens; empty: there is none, or the data is read as bytes.
+/// Opens no token file.
+std::filesystem::path find_tokenizer_file(const DatasetOptions& options);
+
 std::int64_t total_tokens(const TokenSources& sources);
 
 }  // namespace weft

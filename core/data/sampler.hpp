@@ -77,6 +77,7 @@ class EvalWindows {
   EvalWindows(TokenSources sources, std::int64_t seq);
 
   std::int64_t count() const { return count_; }
+  std::int64_t seq() const { return seq_; }
   std::int64_t targets() const { return targets_; }
   /// Bytes of text that the targets stand for; 0 when a source does not know.
   double target_bytes() const { return target_bytes_; }

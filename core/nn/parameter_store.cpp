@@ -52,12 +52,6 @@ std::int64_t ParameterStore::global_numel() const {
   return count;
 }
 
-std::int64_t ParameterStore::local_numel() const {
-  std::int64_t count = 0;
-  for (const Parameter* parameter : order_) count += parameter->slice().numel();
-  return count;
-}
-
 void ParameterStore::lay_out() {
   places_.clear();
   flat_size_ = 0;

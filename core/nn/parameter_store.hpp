@@ -30,8 +30,6 @@ class ParameterStore {
   Parameter* find(const std::string& name) const;
   /// Elements of all logical tensors.
   std::int64_t global_numel() const;
-  /// Elements held on this rank.
-  std::int64_t local_numel() const;
 
   /// Where each parameter lies in the flat buffers: in reverse construction order, which is about the order in which
   /// gradients become ready, each at a multiple of 16 elements.

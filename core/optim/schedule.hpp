@@ -16,7 +16,4 @@ struct Schedule {
   double rate(std::int64_t step) const;
 };
 
-/// "constant", "linear" or "cosine"; throws UserError otherwise.
-Schedule::Kind parse_schedule(std::string_view name);
-
 }  // namespace weft

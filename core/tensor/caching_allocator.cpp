@@ -52,7 +52,10 @@ class CachingAllocator final : public Allocator {
       fail("out of memory: {} bytes for {} beside {} in use pass the limit of {}", size, name_of(use), stats_.total_live,
            options_.limit_bytes);
     void* data = take_cached(size);
-    if (!data) data = memory_->allocate(size);
+    if (!data) {
+      if (options_.limit_bytes && stats_.total_live + cached_ + size > options_.limit_bytes) release_cached();
+      data = memory_->allocate(size);
+    }
     if (!data) {
       release_cached();
       data = memory_->allocate(size);
@@ -67,6 +70,7 @@ class CachingAllocator final : public Allocator {
     const std::lock_guard lock(mutex_);
     stats_.live[static_cast<std::size_t>(use)] -= size;
     stats_.total_live -= size;
+    cached_ += size;
     free_[size].push_back(data);
   }
 
@@ -81,6 +85,7 @@ class CachingAllocator final : public Allocator {
     if (found == free_.end() || found->second.empty()) return nullptr;
     void* data = found->second.back();
     found->second.pop_back();
+    cached_ -= size;
     return data;
   }
 
@@ -89,6 +94,7 @@ class CachingAllocator final : public Allocator {
       for (void* data : blocks) memory_->deallocate(data, size);
       blocks.clear();
     }
+    cached_ = 0;
   }
 
   void count(std::size_t size, MemoryUse use) {
@@ -104,6 +110,7 @@ class CachingAllocator final : public Allocator {
   AllocatorOptions options_;
   mutable std::mutex mutex_;
   std::unordered_map<std::size_t, std::vector<void*>> free_;
+  std::size_t cached_ = 0;  ///< bytes of the blocks in free_
   MemoryStats stats_;
 };
 

@@ -21,7 +21,7 @@ class RawMemory {
 std::unique_ptr<RawMemory> make_host_memory();
 
 struct AllocatorOptions {
-  std::size_t limit_bytes = 0;  ///< most live bytes; 0 is no limit
+  std::size_t limit_bytes = 0;  ///< most bytes taken from the system, live or kept; 0 is no limit
 };
 
 /// Thread-safe. Live bytes are counted as rounded up to their size class.

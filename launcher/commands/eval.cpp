@@ -35,7 +35,7 @@ ExitStatus eval_checkpoint(const Options& options, MpiRuntime& mpi, CommLog& log
     fail_user("--seq: found {}, the model has learned positions for {}; that or less would be right", seq, config.max_seq);
   const EvalWindows windows(data.valid, seq);
   EvaluationOptions how;
-  how.micro_batch = options.train.micro_batch > 0 ? options.train.micro_batch : std::max<std::int64_t>(1, 1024 / seq);
+  how.micro_batch = options.train.micro_batch;
   how.max_targets = options.train.valid_tokens;
   how.compute = session.engine().compute(options.run.dtype);
   const auto result = evaluate(session.worker(), *saved.built->model, windows, how, [] { return stop_signal() != 0; });

@@ -11,11 +11,13 @@
 namespace weft {
 namespace {
 
-// A checkpoint's tokens are bytes unless its data folder has a tokenizer.
-TokenizerPtr find_tokenizer(const Options& options, const Options& trained) {
+TokenizerPtr find_tokenizer(const Options& options, const Options& trained, std::int64_t vocab) {
   if (!options.prepare.tokenizer_file.empty()) return load_tokenizer(options.prepare.tokenizer_file);
-  const Dataset data = open_data(trained.data);
-  return data.tokenizer.empty() ? byte_tokenizer() : load_tokenizer(data.tokenizer);
+  const std::filesystem::path beside_data = find_tokenizer_file(dataset_options(trained.data));
+  if (!beside_data.empty()) return load_tokenizer(beside_data);
+  if (vocab > 256)
+    fail_user("--tokenizer-file: missing; the model has {} tokens and no tokenizer lies beside its training data", vocab);
+  return byte_tokenizer();
 }
 
 ExitStatus sample_checkpoint(const Options& options, MpiRuntime& mpi, CommLog& log) {
@@ -23,8 +25,7 @@ ExitStatus sample_checkpoint(const Options& options, MpiRuntime& mpi, CommLog& l
   const SavedModel saved = load_saved_model(session, options.sample.checkpoint);
   if (!session.main_rank()) return ExitStatus::done;
   const std::int64_t vocab = saved.built->model->config().vocab;
-  const TokenizerPtr tokenizer =
-      vocab == 256 && options.prepare.tokenizer_file.empty() ? byte_tokenizer() : find_tokenizer(options, saved.trained);
+  const TokenizerPtr tokenizer = find_tokenizer(options, saved.trained, vocab);
   std::vector<std::int32_t> prompt;
   tokenizer->encode(options.sample.prompt, prompt);
   if (prompt.empty()) fail_user("--prompt: it has no tokens; a text of one token or more would be right");

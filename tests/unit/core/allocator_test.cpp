@@ -89,6 +89,16 @@ TEST(CachingAllocator, TheLimitIsRefusedWithTheUseNamed) {
   memory->deallocate(b, 8192, MemoryUse::optimizer);
 }
 
+TEST(CachingAllocator, KeptBlocksCountUnderTheLimit) {
+  CountedMemory::Counts counts;
+  const auto memory = make_caching_allocator(std::make_unique<CountedMemory>(counts), {10000});
+  for (const std::size_t size : {8192u, 4096u, 6144u, 9216u}) {
+    void* data = memory->allocate(size, MemoryUse::activation);
+    EXPECT_LE(counts.live, 10000u);
+    memory->deallocate(data, size, MemoryUse::activation);
+  }
+}
+
 TEST(CachingAllocator, GivesCachedBlocksBackBeforeItFails) {
   CountedMemory::Counts counts;
   counts.capacity = 10000;

@@ -73,6 +73,7 @@ TEST(Prepare, EveryTokenizersOutputOpensAndGivesTheTextBack) {
     EXPECT_EQ(data.train[0]->text_bytes(), result.train_bytes);
     const TokenizerPtr tokenizer = load_tokenizer(data.tokenizer);
     EXPECT_EQ(tokenizer->vocab_size(), data.vocab_size);
+    EXPECT_EQ(find_tokenizer_file({.data = {options.output}, .valid = {}, .file = {}}), data.tokenizer);
     const std::string train = decoded(data.train, *tokenizer), valid = decoded(data.valid, *tokenizer);
     EXPECT_EQ(train.back(), '\n') << "the cut stands after a line";
     if (kind != TokenizerKind::words) {
