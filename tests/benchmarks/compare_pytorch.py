@@ -106,7 +106,7 @@ class Weft:
         command = [o.weft, "train", "--model", "transformer", "--layers", s["layers"], "--d-model", s["d_model"],
                    "--heads", s["heads"], "--seq", s["seq"], "--batch", s["batch"], "--data", self.data,
                    "--dtype", self.dtype, "--steps", plan.total, "--device", "cpu", "--out", folder,
-                   "--valid-every", 0, "--checkpoint-every", 0, "--resume", "none", "--quiet"]
+                   "--valid-fraction", 0, "--checkpoint-every", 0, "--resume", "none", "--quiet"]
         if s["vocab"] != 256:
             command += ["--vocab", s["vocab"]]
         command += o.weft_option
@@ -120,6 +120,28 @@ class Weft:
         if found != parameters(s):
             raise RuntimeError(f"Weft trained {found} parameters, the shape has {parameters(s)}")
         return row(s, result.tokens_per_s, result.step_ms, result.memory)
+
+
+def products_of(shape):
+    """ROWSxOUTxINxCOUNT of the linear layers and of the head."""
+    rows, d, layers = tokens_of(shape), shape["d_model"], shape["layers"]
+    return [f"{rows}x{3 * d}x{d}x{layers}", f"{rows}x{d}x{d}x{layers}", f"{rows}x{4 * d}x{d}x{layers}",
+            f"{rows}x{d}x{4 * d}x{layers}", f"{rows}x{shape['vocab']}x{d}"]
+
+
+class Products:
+    """The model's own forward, data-gradient and weight-gradient products alone, with both cores' threads."""
+
+    def __init__(self, options, dtype):
+        self.options, self.dtype = options, dtype
+        self.threads = max(ranks * threads for ranks, threads in options.weft_splits)
+        self.name, self.side = f"Weft {dtype}, products alone", "products"
+
+    def run(self, folder):
+        program = self.options.weft.parent / "tests" / "benchmarks" / "weft_bench_matmul"
+        done = subprocess.run([program, str(self.threads), "7", self.dtype, *products_of(self.options.shape)],
+                              stdout=subprocess.PIPE, text=True, check=True)
+        return {"tflops": json.loads(done.stdout)["gflops"] / 1e3}
 
 
 class PyTorch:
@@ -174,7 +196,7 @@ def variants_of(options, dtype, data):
     mixed = []
     for i, peer in enumerate(peers):
         mixed += [weft[i], peer] if i < len(weft) else [peer]
-    return mixed + weft[len(peers):]
+    return mixed + weft[len(peers):] + [Products(options, dtype)]
 
 
 def measure_variants(options, variants, folder):
@@ -186,8 +208,7 @@ def measure_variants(options, variants, folder):
             rows[v.name].append(v.run(out))
             shutil.rmtree(out)
             last = rows[v.name][-1]
-            print(f"repeat {repeat + 1}: {v.name}: {last['tokens_per_s']:.0f} tokens/s, "
-                  f"{last['peak_pss_bytes'] / 2**20:.0f} MiB", file=sys.stderr, flush=True)
+            print(f"repeat {repeat + 1}: {v.name}: {last['tflops']:.3f} TFLOP/s", file=sys.stderr, flush=True)
     return rows
 
 
@@ -201,8 +222,12 @@ def compare(variants, rows):
     def ratios(key):
         return [w[key] / p[key] for w, p in zip(rows[best["weft"].name], rows[best["peer"].name])]
 
+    products = [v for v in variants if v.side == "products"]
+    of_products = [w["tflops"] / p["tflops"] for w, p in zip(rows[best["weft"].name], rows[products[0].name])] \
+        if products else []
     return {"weft": best["weft"].name, "peer": best["peer"].name, "speed": ratios("tokens_per_s"),
-            "memory": ratios("peak_pss_bytes"), "anonymous": ratios("peak_anonymous_bytes")}
+            "memory": ratios("peak_pss_bytes"), "anonymous": ratios("peak_anonymous_bytes"),
+            "of_products": of_products}
 
 
 def spread(values, digits=2):
@@ -215,13 +240,19 @@ def markdown(shape, dtype, rows, result, repeats):
              "| program, ranks x threads | tokens/s | TFLOP/s | ms a step | peak memory, MiB | of it anonymous, MiB |",
              "|---|---|---|---|---|---|"]
     for name, runs in rows.items():
+        if "tokens_per_s" not in runs[0]:
+            lines.append(f"| {name} | | {spread([r['tflops'] for r in runs], 3)} | | | |")
+            continue
         middle = {key: statistics.median(r[key] for r in runs)
                   for key in ("tflops", "peak_pss_bytes", "peak_anonymous_bytes")}
         lines.append(f"| {name} | {spread([r['tokens_per_s'] for r in runs], 0)} | {middle['tflops']:.3f} "
                      f"| {statistics.median(m for r in runs for m in r['step_ms']):.0f} "
                      f"| {middle['peak_pss_bytes'] / 2**20:.0f} | {middle['peak_anonymous_bytes'] / 2**20:.0f} |")
     lines += ["", f"{result['weft']} against {result['peer']}: speed {spread(result['speed'])} times, peak memory "
-              f"{spread(result['memory'])} times, anonymous memory {spread(result['anonymous'])} times.", ""]
+              f"{spread(result['memory'])} times, anonymous memory {spread(result['anonymous'])} times."]
+    if result["of_products"]:
+        lines.append(f"The whole step runs at {spread(result['of_products'])} of the rate of its products alone.")
+    lines.append("")
     return "\n".join(lines)
 
 

@@ -1,6 +1,9 @@
 // Rates of the three matrix products of a linear layer and of the loss, beside oneDNN's inner product on the same shapes
 // and beside the peak rate of the processor. With one thread its processor time is taken, which other programs on the
-// machine disturb little. Usage: weft_bench_matmul [threads] [repeats] [f32|bf16|all]
+// machine disturb little. Usage: weft_bench_matmul [threads] [repeats] [f32|bf16|all] [ROWSxOUTxIN[xCOUNT] ...]
+//
+// With shapes it prints one line of JSON: the rate of each, COUNT layers of each taken together, as the harmonic mean of
+// the three products' median rates: the rate of a training step that had nothing but these products to do.
 #include <immintrin.h>
 #include <omp.h>
 #include <time.h>
@@ -125,7 +128,12 @@ LibraryRates library_rates(std::int64_t m, std::int64_t n, std::int64_t k, DType
                {{DNNL_ARG_DIFF_DST, out}, {DNNL_ARG_SRC, in}, {DNNL_ARG_DIFF_WEIGHTS, gradient}})};
 }
 
-void product_rates(ExecContext& exec, std::int64_t m, std::int64_t n, std::int64_t k, DType dtype, int repeats) {
+struct ProductTimes {
+  Times forward, data, weight;
+};
+
+ProductTimes product_times(ExecContext& exec, std::int64_t m, std::int64_t n, std::int64_t k, DType dtype,
+                           int repeats) {
   Allocator& mem = exec.memory();
   const Buffer x(mem, m, k, dtype, 1), w(mem, n, k, DType::f32, 2), y(mem, m, n, dtype, 3),
       dw(mem, n, k, DType::f32, 4), db(mem, 1, n, DType::f32, 5);
@@ -133,11 +141,15 @@ void product_rates(ExecContext& exec, std::int64_t m, std::int64_t n, std::int64
   const WeightRef weight{w.view(), &pack, 1};
   const MutView bias = db.view().reshaped(Shape{n});
   const auto& linear = exec.kernels().linear;
+  return {time(repeats, [&] { linear.forward(exec, x.view(), weight, bias, Epilogue::none, {}, {}, y.view()); }),
+          time(repeats, [&] { linear.backward_data(exec, y.view(), weight, Write::overwrite, x.view()); }),
+          time(repeats, [&] { linear.backward_weight(exec, y.view(), x.view(), Write::add, dw.view(), bias); })};
+}
+
+void product_rates(ExecContext& exec, std::int64_t m, std::int64_t n, std::int64_t k, DType dtype, int repeats) {
   const double flops = 2e-9 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k);
-  const Times times[] = {
-      time(repeats, [&] { linear.forward(exec, x.view(), weight, bias, Epilogue::none, {}, {}, y.view()); }),
-      time(repeats, [&] { linear.backward_data(exec, y.view(), weight, Write::overwrite, x.view()); }),
-      time(repeats, [&] { linear.backward_weight(exec, y.view(), x.view(), Write::add, dw.view(), bias); })};
+  const auto [forward, data, weight] = product_times(exec, m, n, k, dtype, repeats);
+  const Times times[] = {forward, data, weight};
   const LibraryRates library = library_rates(m, n, k, dtype, repeats);
   std::printf("%6ld %6ld %6ld %5s  ", m, n, k, name_of(dtype).data());
   const double beside[] = {library.forward, library.data, library.weight};
@@ -145,6 +157,20 @@ void product_rates(ExecContext& exec, std::int64_t m, std::int64_t n, std::int64
     std::printf("  %6.1f %6.1f %6.1f ", flops / times[i].best, flops / times[i].median, beside[i]);
   std::printf("\n");
   std::fflush(stdout);
+}
+
+/// The rate of all `shapes` together, in GFLOP/s; 0 for a shape that cannot be read.
+double harmonic_rate(ExecContext& exec, const std::vector<std::string>& shapes, DType dtype, int repeats) {
+  double flops = 0, seconds = 0;
+  for (const std::string& shape : shapes) {
+    long m = 0, n = 0, k = 0, count = 1;
+    if (std::sscanf(shape.c_str(), "%ldx%ldx%ldx%ld", &m, &n, &k, &count) < 3) return 0;
+    const auto [forward, data, weight] = product_times(exec, m, n, k, dtype, repeats);
+    flops += 6e-9 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k) *
+             static_cast<double>(count);
+    seconds += static_cast<double>(count) * (forward.median + data.median + weight.median);
+  }
+  return flops / seconds;
 }
 
 void loss_rates(ExecContext& exec, std::int64_t m, std::int64_t vocabulary, std::int64_t d, DType dtype, int repeats) {
@@ -177,6 +203,14 @@ int main(int argc, char** argv) {
   cpu::bind_linear(table, cpu::best_isa());
   ExecContext exec(table, *memory, threads);
   exec.backend = cpu::make_state();
+
+  if (argc > 4) {
+    const std::vector<std::string> shapes(argv + 4, argv + argc);
+    const double rate = harmonic_rate(exec, shapes, which == "bf16" ? DType::bf16 : DType::f32, repeats);
+    if (rate <= 0) std::fprintf(stderr, "weft_bench_matmul: a shape is ROWSxOUTxIN or ROWSxOUTxINxCOUNT\n");
+    std::printf("{\"gflops\": %.1f}\n", rate);
+    return rate > 0 ? 0 : 2;
+  }
 
   if (__builtin_cpu_supports("avx512f")) {
     volatile float sink = 0;
