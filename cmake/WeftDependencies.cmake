@@ -31,7 +31,7 @@ set(JSON_BuildTests OFF CACHE INTERNAL "")
 set(DNNL_BUILD_TESTS OFF CACHE INTERNAL "")
 set(DNNL_BUILD_EXAMPLES OFF CACHE INTERNAL "")
 set(DNNL_GPU_RUNTIME NONE CACHE INTERNAL "")
-set(BOOST_INCLUDE_LIBRARIES program_options iostreams CACHE INTERNAL "")
+set(BOOST_INCLUDE_LIBRARIES program_options iostreams context CACHE INTERNAL "")
 set(BOOST_ENABLE_CMAKE ON CACHE INTERNAL "")
 
 weft_dependency(fmt URL https://github.com/fmtlib/fmt/archive/refs/tags/9.1.0.tar.gz)
@@ -41,6 +41,9 @@ weft_dependency(dnnl URL https://github.com/oneapi-src/oneDNN/archive/refs/tags/
 weft_dependency(Boost URL https://github.com/boostorg/boost/releases/download/boost-1.84.0/boost-1.84.0.tar.xz
   FIND COMPONENTS program_options iostreams)
 if(WEFT_TESTS)
+  if(NOT TARGET Boost::context)
+    find_package(Boost QUIET COMPONENTS context)
+  endif()
   weft_dependency(GTest URL https://github.com/google/googletest/archive/refs/tags/v1.14.0.tar.gz)
 endif()
 if(TARGET dnnl AND NOT TARGET DNNL::dnnl)

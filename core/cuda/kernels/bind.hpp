@@ -1,0 +1,24 @@
+// What the kernel files bind.
+#pragma once
+#include <cstdint>
+#include <memory>
+
+#include "core/kernels/table.hpp"
+
+namespace weft::cuda {
+
+void bind_norm(KernelTable& table);
+void bind_dropout(KernelTable& table);
+void bind_elementwise(KernelTable& table);
+void bind_embedding(KernelTable& table);
+void bind_attention(KernelTable& table);
+void bind_linear(KernelTable& table);
+void bind_optim(KernelTable& table);
+
+/// Binds every slot. Throws Error if the hash is not this build's.
+void bind(KernelTable& table, std::uint64_t abi_hash);
+
+/// Handles and caches that these kernels expect in ExecContext::backend.
+std::unique_ptr<BackendState> make_state();
+
+}  // namespace weft::cuda
