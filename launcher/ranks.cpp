@@ -40,6 +40,11 @@ Failure describe(const std::exception_ptr& exception) {
   }
 }
 
+[[noreturn]] void end_job(MpiRuntime& mpi, ExitStatus status) {
+  mpi.abort_job(static_cast<int>(status));
+  ::_exit(static_cast<int>(status));
+}
+
 // What may differ between ranks stays out.
 std::string fingerprint(Options options) {
   options.run.threads = 0;
@@ -68,7 +73,7 @@ ExitStatus with_ranks(const Options& options, const std::function<ExitStatus(Mpi
   mpi_options.timeout_seconds = options.run.timeout;
   if (const auto plan = environment("WEFT_TEST_COMM")) mpi_options.test_plan = parse_test_plan(*plan);
   mpi_options.on_failure = [&runtime](const std::string&) {
-    if (runtime) runtime->abort_job(static_cast<int>(ExitStatus::failed));
+    if (runtime) end_job(*runtime, ExitStatus::failed);
   };
   const double start_seconds = start_factor * options.run.timeout;
   std::optional<StartWatch> watch(std::in_place, start_seconds, [&] {
@@ -92,7 +97,7 @@ ExitStatus with_ranks(const Options& options, const std::function<ExitStatus(Mpi
       return failure.status;
     }
     say_error(options.command, fmt::format("rank {}: {}", mpi.rank(), failure.message));
-    mpi.abort_job(static_cast<int>(failure.status));
+    end_job(mpi, failure.status);
   }
 }
 

@@ -8,17 +8,7 @@ namespace weft {
 SavedModel load_saved_model(Session& session, const std::filesystem::path& path) {
   SavedModel saved;
   // Rank 0's view counts: a run may be saving into the folder.
-  std::string found, error;
-  if (session.main_rank()) {
-    try {
-      found = find_checkpoint(path).string();
-    } catch (const std::exception& failed) {
-      error = failed.what();
-    }
-  }
-  error = broadcast_text(session.world(), error);
-  if (!error.empty()) throw UserError(error);
-  saved.folder = broadcast_text(session.world(), found);
+  saved.folder = from_first_rank(session.world(), [&] { return find_checkpoint(path).string(); });
   const CheckpointIndex index = read_index(saved.folder);
   saved.trained = parse_config("train", index.config, (saved.folder / "index.json").string());
   const auto embedding = index.tensors.find("embed.tokens.weight");

@@ -82,26 +82,18 @@ std::int64_t Trainer::choose_micro_batch() const {
 
 std::filesystem::path Trainer::find_start() {
   // Rank 0's view counts: on a shared file system others may see a rename later.
-  std::string start, error;
-  if (session_.main_rank()) {
-    try {
-      if (std::filesystem::exists(checkpoints_)) {
-        take_folder();
-        recover_folder(checkpoints_);
-      }
-      const auto own = list_checkpoints(checkpoints_);
-      if (options_.run.resume == ResumeChoice::none && !own.empty())
-        fail_user("--out: {} holds checkpoints, the last is {}; another folder, or --resume auto, would be right",
-                  options_.run.out, own.back().filename().string());
-      if (options_.run.resume == ResumeChoice::path) start = find_checkpoint(options_.run.resume_path).string();
-      if (options_.run.resume == ResumeChoice::automatic && !own.empty()) start = own.back().string();
-    } catch (const std::exception& failed) {
-      error = failed.what();
+  return from_first_rank(session_.world(), [&]() -> std::string {
+    if (std::filesystem::exists(checkpoints_)) {
+      take_folder();
+      recover_folder(checkpoints_);
     }
-  }
-  error = broadcast_text(session_.world(), error);
-  if (!error.empty()) throw UserError(error);
-  return broadcast_text(session_.world(), start);
+    const auto own = list_checkpoints(checkpoints_);
+    if (options_.run.resume == ResumeChoice::none && !own.empty())
+      fail_user("--out: {} holds checkpoints, the last is {}; another folder, or --resume auto, would be right",
+                options_.run.out, own.back().filename().string());
+    if (options_.run.resume == ResumeChoice::path) return find_checkpoint(options_.run.resume_path).string();
+    return options_.run.resume == ResumeChoice::automatic && !own.empty() ? own.back().string() : std::string();
+  });
 }
 
 // What remains of a job that was killed may still be writing.
@@ -123,7 +115,8 @@ void Trainer::start_or_resume() {
               started_from_.string(), index.state.seed);
   if (index.state.epoch_samples != sampler_->epoch_samples())
     fail_user(
-        "--resume: {} stands at a sample of an order with {} samples an epoch, here there are {}; the same --data, --seq, "
+        "--resume: {} stands at a sample of an order with {} samples an epoch, here there are {}; the same --data, "
+        "--seq, "
         "--sampler and, with streams, --batch would be right",
         started_from_.string(), index.state.epoch_samples, sampler_->epoch_samples());
   state_ = index.state;
@@ -144,22 +137,16 @@ void Trainer::open_flight_recorder() {
 }
 
 void Trainer::open_outputs() {
-  std::string error;
-  if (session_.main_rank()) {
-    try {
-      folder_ = std::make_unique<RunFolder>(options_.run.out);
-      take_folder();
-      folder_->write_config(options_);
-      seconds_before_ = folder_->open_metrics(state_.step);
-      read_earlier_rows();
-    } catch (const std::exception& failed) {
-      error = failed.what();
-    }
-  }
-  error = broadcast_text(session_.world(), error);
-  if (!error.empty()) throw UserError(error);
+  const std::string owes = from_first_rank(session_.world(), [&] {
+    folder_ = std::make_unique<RunFolder>(options_.run.out);
+    take_folder();
+    folder_->write_config(options_);
+    seconds_before_ = folder_->open_metrics(state_.step);
+    read_earlier_rows();
+    return owes_validation_ ? "yes" : "";
+  });
+  owes_validation_ = !owes.empty();
   open_flight_recorder();
-  owes_validation_ = !broadcast_text(session_.world(), owes_validation_ ? "yes" : "").empty();
   if (!folder_) return;
   ProgressOptions shown = detect_progress(options_.run.quiet);
   shown.steps = options_.train.steps;

@@ -24,7 +24,8 @@ std::vector<std::string> all_gather_text(Communicator& group, std::string_view t
   std::memcpy(padded.data(), text.data(), text.size());
   group.all_gather(view_of(padded), view_of(all)).wait();
   for (std::size_t rank = 0; rank < sizes.size(); ++rank)
-    texts[rank].assign(reinterpret_cast<const char*>(all.data() + rank * longest), static_cast<std::size_t>(sizes[rank]));
+    texts[rank].assign(reinterpret_cast<const char*>(all.data() + rank * longest),
+                       static_cast<std::size_t>(sizes[rank]));
   return texts;
 }
 
@@ -36,6 +37,20 @@ std::string broadcast_text(Communicator& group, std::string_view text) {
   if (group.rank() == 0) std::memcpy(bytes.data(), text.data(), text.size());
   group.broadcast(view_of(bytes), 0).wait();
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
+
+std::string from_first_rank(Communicator& group, const std::function<std::string()>& body) {
+  std::string result, error;
+  if (group.rank() == 0) {
+    try {
+      result = body();
+    } catch (const std::exception& failed) {
+      error = failed.what();
+    }
+  }
+  error = broadcast_text(group, error);
+  if (!error.empty()) throw UserError(error);
+  return broadcast_text(group, result);
 }
 
 }  // namespace weft

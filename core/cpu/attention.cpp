@@ -6,22 +6,15 @@ namespace {
 
 constexpr std::int64_t query_tile = 64;  // a part is no less than a tile of queries, or of keys
 
-void take_strides(const View& view, const char* name, std::int64_t (&strides)[3]) {
-  WEFT_CHECK(view.shape.rank() == 4, "{} is {}", name, to_string(view.shape));
-  WEFT_CHECK(view.strides[3] == 1 || view.shape[3] <= 1, "the last dim of {} is not contiguous", name);
+void take_strides(const View& view, std::int64_t (&strides)[3]) {
   for (int dim = 0; dim < 3; ++dim) strides[dim] = view.strides[dim];
-}
-
-void check_shape(const View& view, const Shape& shape, DType dtype, const char* name) {
-  WEFT_CHECK(view.shape == shape && view.dtype == dtype, "{} is {} {}, expected {} {}", name, name_of(view.dtype),
-             to_string(view.shape), name_of(dtype), to_string(shape));
 }
 
 AttentionArgs common_args(const View& q, const View& k, const View& v, const AttentionSpec& spec) {
   AttentionArgs args{};
-  take_strides(q, "q", args.q_strides);
-  take_strides(k, "k", args.k_strides);
-  take_strides(v, "v", args.v_strides);
+  take_strides(q, args.q_strides);
+  take_strides(k, args.k_strides);
+  take_strides(v, args.v_strides);
   args.elem = elem_of(q);
   args.batch = q.shape[0];
   args.q_len = q.shape[1];
@@ -29,10 +22,6 @@ AttentionArgs common_args(const View& q, const View& k, const View& v, const Att
   args.head_dim = q.shape[3];
   args.k_len = k.shape[1];
   args.kv_heads = k.shape[2];
-  check_shape(k, {args.batch, args.k_len, args.kv_heads, args.head_dim}, q.dtype, "k");
-  check_shape(v, k.shape, q.dtype, "v");
-  WEFT_CHECK(args.kv_heads > 0 && args.heads % args.kv_heads == 0, "{} query heads, {} key-value heads", args.heads,
-             args.kv_heads);
   args.causal = spec.causal;
   args.scale = spec.scale;
   args.q_begin = spec.q_begin;
@@ -62,10 +51,9 @@ std::size_t lines(std::size_t bytes) { return (bytes + 63) / 64 * 64; }
 
 template <const VecKernels& vec>
 void forward(ExecContext& exec, View q, View k, View v, AttentionSpec spec, MutView out, MutView lse) {
+  check_attention_forward(q, k, v, out, lse);
   AttentionArgs args = common_args(q, k, v, spec);
-  take_strides(out, "out", args.out_strides);
-  check_shape(out, q.shape, q.dtype, "out");
-  check_count(lse, args.batch * args.heads * args.q_len, "lse");
+  take_strides(out, args.out_strides);
   if (q.numel() == 0) return;
   args.out_mut = out.data;
   args.lse_mut = floats(lse);
@@ -87,19 +75,13 @@ void forward(ExecContext& exec, View q, View k, View v, AttentionSpec spec, MutV
 template <const VecKernels& vec>
 void backward(ExecContext& exec, View q, View k, View v, View out, View lse, View dout, AttentionSpec spec, MutView dq,
               MutView dk, MutView dv) {
+  check_attention_backward(q, k, v, out, lse, dout, dq, dk, dv);
   AttentionArgs args = common_args(q, k, v, spec);
-  take_strides(out, "out", args.out_strides);
-  take_strides(dout, "dout", args.dout_strides);
-  take_strides(dq, "dq", args.dq_strides);
-  take_strides(dk, "dk", args.dk_strides);
-  take_strides(dv, "dv", args.dv_strides);
-  check_shape(out, q.shape, q.dtype, "out");
-  check_shape(dout, q.shape, q.dtype, "dout");
-  check_shape(dq, q.shape, q.dtype, "dq");
-  check_shape(dk, k.shape, q.dtype, "dk");
-  check_shape(dv, k.shape, q.dtype, "dv");
-  WEFT_CHECK(lse || q.numel() == 0, "lse is missing");
-  check_count(lse, args.batch * args.heads * args.q_len, "lse");
+  take_strides(out, args.out_strides);
+  take_strides(dout, args.dout_strides);
+  take_strides(dq, args.dq_strides);
+  take_strides(dk, args.dk_strides);
+  take_strides(dv, args.dv_strides);
   args.out = out.data;
   args.dout = dout.data;
   args.lse = floats(lse);

@@ -38,7 +38,7 @@ void cross_entropy(const MatrixKernels& kernels, ExecContext& exec, View h, cons
   for (std::int64_t r = 0; r < rows; ++r)
     WEFT_CHECK(target[r] < vocabulary, "linear.cross_entropy: target {} of row {}, vocabulary {}", target[r], r,
                vocabulary);
-  if (dh) check_like("linear.cross_entropy: dh", Matrix(dh), hidden);
+  if (dh) check_same_shape("linear.cross_entropy: dh", Matrix(dh), hidden);
   if (dw) check_weight("linear.cross_entropy", Matrix(dw), vocabulary, dim);
   const bool backward = static_cast<bool>(dh);
   if (rows == 0) {
@@ -48,12 +48,12 @@ void cross_entropy(const MatrixKernels& kernels, ExecContext& exec, View h, cons
 
   const Multiplier multiplier(kernels, exec);
   const int threads = exec.threads();
-  const Round round = hidden.elem == Elem::bf16 ? Round::bf16 : Round::none;
-  const std::int64_t element = hidden.elem == Elem::bf16 ? 2 : 4;
+  const Round round = elem_of(hidden) == Elem::bf16 ? Round::bf16 : Round::none;
+  const std::int64_t element = elem_of(hidden) == Elem::bf16 ? 2 : 4;
   const std::int64_t chunk = chunk_rows(rows, vocabulary);
   const std::int64_t logits_stride = (vocabulary + 15) / 16 * 16;
   // oneDNN wants the logits' gradient in bf16.
-  const bool narrow = backward && multiplier.dnnl() && hidden.elem == Elem::bf16;
+  const bool narrow = backward && multiplier.dnnl() && elem_of(hidden) == Elem::bf16;
   const std::size_t logits_bytes = static_cast<std::size_t>(chunk * logits_stride) * sizeof(float);
   const std::size_t narrow_bytes = narrow ? static_cast<std::size_t>(chunk * logits_stride) * sizeof(bf16) : 0;
 
@@ -66,7 +66,7 @@ void cross_entropy(const MatrixKernels& kernels, ExecContext& exec, View h, cons
       return static_cast<Byte*>(data) + begin * stride * element;
     };
     ChunkProducts products;
-    const LeftOperand x{row_of(hidden.data, hidden.stride), hidden.elem, hidden.stride};
+    const LeftOperand x{row_of(hidden.data, hidden.stride), elem_of(hidden), hidden.stride};
     products.logits = {{count, vocabulary, dim},
                        x,
                        {weight.data, Elem::f32, weight.stride, Orientation::transposed, round},
@@ -79,7 +79,7 @@ void cross_entropy(const MatrixKernels& kernels, ExecContext& exec, View h, cons
     products.hidden = {{count, dim, vocabulary},
                        dlogits,
                        {weight.data, Elem::f32, weight.stride, Orientation::straight, round},
-                       {row_of(dhidden.data, dhidden.stride), hidden.elem, dhidden.stride},
+                       {row_of(dhidden.data, dhidden.stride), elem_of(hidden), dhidden.stride},
                        &w};
     if (!dw) return products;
     const Matrix dweight(dw);

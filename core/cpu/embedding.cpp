@@ -14,15 +14,6 @@ void check_tokens(const View& tokens, std::int64_t rows, std::int64_t vocabulary
                vocabulary);
 }
 
-void check_positions(const View& positions, const TokenMap& rows, std::int64_t cols) {
-  if (!positions) return;
-  check_like(positions, {positions.shape[0], cols}, DType::f32, "positions");
-  WEFT_CHECK(rows.position(0) >= 0 && rows.position(rows.first_length - 1) < positions.shape[0] &&
-                 (rows.first_length >= rows.seq_local ||
-                  (rows.begin[1] >= 0 && rows.position(rows.seq_local - 1) < positions.shape[0])),
-             "positions to {} in a table of {}", rows.position(rows.seq_local - 1), positions.shape[0]);
-}
-
 template <const VecKernels& vec>
 void forward(ExecContext& exec, View tokens, View tokens_table, View positions_table, TokenMap rows,
              DropoutSpec dropout, MutView y) {

@@ -28,27 +28,27 @@ void forward(ExecContext& exec, View x, WeightRef w, View bias, Epilogue epilogu
   const bool gelu = epilogue == Epilogue::gelu;
   check_same_rows("linear.forward", in, out);
   check_weight("linear.forward", weight, out.cols, in.cols);
-  WEFT_CHECK(in.elem == out.elem, "linear.forward: x is {}, y {}", name_of(x.dtype), name_of(y.dtype));
+  WEFT_CHECK(in.dtype == out.dtype, "linear.forward: x is {}, y {}", name_of(x.dtype), name_of(y.dtype));
   WEFT_CHECK(!gelu || !residual, "linear.forward: a residual cannot follow GELU");
   if (in.rows == 0) return;
-  ProductOutput output{out.data, out.elem, out.stride};
+  ProductOutput output{out.data, elem_of(out), out.stride};
   if (bias) output.bias = vector_of<float>("linear.forward: bias", bias, out.cols);
   output.gelu = gelu;
   if (gelu && pre) {
     const Matrix before(pre);
-    check_like("linear.forward: pre", before, out);
+    check_same_shape("linear.forward: pre", before, out);
     output.pre = before.data;
     output.pre_stride = before.stride;
   }
   if (residual) {
     const ConstMatrix added(residual);
-    check_like("linear.forward: residual", added, out);
+    check_same_shape("linear.forward: residual", added, out);
     output.residual = added.data;
     output.residual_stride = added.stride;
   }
   product<kernels>(exec, {{in.rows, out.cols, in.cols},
-                          {in.data, in.elem, in.stride, TileLayout::by_row},
-                          {weight.data, Elem::f32, weight.stride, Orientation::transposed, rounding_for(in.elem)},
+                          {in.data, elem_of(in), in.stride, TileLayout::by_row},
+                          {weight.data, Elem::f32, weight.stride, Orientation::transposed, rounding_for(elem_of(in))},
                           output,
                           &w});
 }
@@ -59,16 +59,16 @@ void backward_data(ExecContext& exec, View dy, WeightRef w, Write write, MutView
   const Matrix out(dx);
   check_same_rows("linear.backward_data", in, out);
   check_weight("linear.backward_data", weight, in.cols, out.cols);
-  WEFT_CHECK(in.elem == out.elem, "linear.backward_data: dy is {}, dx {}", name_of(dy.dtype), name_of(dx.dtype));
+  WEFT_CHECK(in.dtype == out.dtype, "linear.backward_data: dy is {}, dx {}", name_of(dy.dtype), name_of(dx.dtype));
   if (in.rows == 0) return;
-  ProductOutput output{out.data, out.elem, out.stride};
+  ProductOutput output{out.data, elem_of(out), out.stride};
   if (write == Write::add) {
     output.residual = out.data;
     output.residual_stride = out.stride;
   }
   product<kernels>(exec, {{in.rows, out.cols, in.cols},
-                          {in.data, in.elem, in.stride, TileLayout::by_row},
-                          {weight.data, Elem::f32, weight.stride, Orientation::straight, rounding_for(in.elem)},
+                          {in.data, elem_of(in), in.stride, TileLayout::by_row},
+                          {weight.data, Elem::f32, weight.stride, Orientation::straight, rounding_for(elem_of(in))},
                           output,
                           &w});
 }
@@ -79,21 +79,21 @@ void backward_weight(ExecContext& exec, View dy, View x, Write write, MutView dw
   const Matrix out(dw);
   check_same_rows("linear.backward_weight", left, right);
   check_weight("linear.backward_weight", out, left.cols, right.cols);
-  WEFT_CHECK(left.elem == right.elem, "linear.backward_weight: dy is {}, x {}", name_of(dy.dtype), name_of(x.dtype));
+  WEFT_CHECK(left.dtype == right.dtype, "linear.backward_weight: dy is {}, x {}", name_of(dy.dtype), name_of(x.dtype));
   float* sums = db ? vector_of<float>("linear.backward_weight: db", db, left.cols) : nullptr;
   if (sums && write == Write::overwrite) std::fill_n(sums, left.cols, 0.0f);
   if (left.rows == 0) {
     if (write == Write::overwrite) zero(out);
     return;
   }
-  ProductOutput output{out.data, out.elem, out.stride};
+  ProductOutput output{out.data, elem_of(out), out.stride};
   if (write == Write::add) {
     output.residual = out.data;
     output.residual_stride = out.stride;
   }
   product<kernels>(exec, {{left.cols, right.cols, left.rows},
-                          {left.data, left.elem, left.stride, TileLayout::by_col, sums},
-                          {right.data, right.elem, right.stride, Orientation::straight, Round::none},
+                          {left.data, elem_of(left), left.stride, TileLayout::by_col, sums},
+                          {right.data, elem_of(right), right.stride, Orientation::straight, Round::none},
                           output,
                           nullptr});
 }

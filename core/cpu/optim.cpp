@@ -22,15 +22,6 @@ void prepare(ExecContext&, View sum_of_squares, View loss, float max_norm, MutVi
   if (!step.skip) ++step.applied;
 }
 
-void check_flat(const View& grad, const View& value, const View& first, const View& second) {
-  const Shape shape{grad.numel()};
-  check_given(grad, grad.shape, DType::f32, "grad");
-  for (const auto& [view, name] : {std::pair{value, "value"}, {first, "m"}, {second, "v"}}) {
-    WEFT_CHECK(!view || view.numel() == grad.numel(), "{} has {} elements, grad {}", name, view.numel(), grad.numel());
-    WEFT_CHECK(!view || (view.contiguous() && view.dtype == DType::f32), "{} is not contiguous f32", name);
-  }
-}
-
 template <const VecKernels& vec>
 void run_adam(ExecContext& exec, const AdamArgs& args, std::int64_t count) {
   for_ranges(threads_for(exec, count, count * 28), count, line,
@@ -58,7 +49,7 @@ AdamArgs adam_args(const StepState& step, const Spec& spec, const View& grad, co
 template <const VecKernels& vec>
 void adamw(ExecContext& exec, View state, AdamWSpec spec, View grad, MutView value, MutView m, MutView v) {
   const StepState& step = state_of(state);
-  check_flat(grad, value, m, v);
+  check_optim(grad, value, m, v);
   if (step.skip) return;
   const auto t = static_cast<double>(step.applied);
   AdamArgs args = adam_args(step, spec, grad, value, m, v);
@@ -71,7 +62,7 @@ void adamw(ExecContext& exec, View state, AdamWSpec spec, View grad, MutView val
 template <const VecKernels& vec>
 void radam(ExecContext& exec, View state, RAdamSpec spec, View grad, MutView value, MutView m, MutView v) {
   const StepState& step = state_of(state);
-  check_flat(grad, value, m, v);
+  check_optim(grad, value, m, v);
   if (step.skip) return;
   const auto t = static_cast<double>(step.applied);
   const double beta2 = static_cast<double>(spec.beta2), beta2_t = std::pow(beta2, t);
@@ -89,7 +80,7 @@ void radam(ExecContext& exec, View state, RAdamSpec spec, View grad, MutView val
 template <const VecKernels& vec>
 void sgd(ExecContext& exec, View state, SgdSpec spec, View grad, MutView value, MutView momentum) {
   const StepState& step = state_of(state);
-  check_flat(grad, value, momentum, {});
+  check_optim(grad, value, momentum, {});
   if (step.skip) return;
   WEFT_CHECK(spec.momentum == 0 || momentum || grad.numel() == 0, "momentum {} without a buffer", spec.momentum);
   // A buffer of zeros gives the first step momentum·0 + grad, which is what it must be.

@@ -3,7 +3,7 @@
 #pragma once
 #include <cstddef>
 
-#include "core/cuda/matrix.hpp"
+#include "core/kernels/matrix_view.hpp"
 #include "core/kernels/exec.hpp"
 
 namespace weft::cuda {

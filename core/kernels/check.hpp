@@ -1,5 +1,9 @@
-// Checks of views that backends share.
+// Checks of kernels' arguments that backends share. They look at views, never at what lies in memory.
 #pragma once
+#include <utility>
+
+#include "core/kernels/dropout.hpp"
+#include "core/kernels/norm.hpp"
 #include "core/tensor/view.hpp"
 
 namespace weft {
@@ -28,5 +32,83 @@ inline void check_given(const View& view, const Shape& shape, DType dtype, const
 
 inline float* floats(const MutView& view) { return static_cast<float*>(view.data); }
 inline const float* floats(const View& view) { return static_cast<const float*>(view.data); }
+
+inline void check_norm_forward(const View& x, const View& branch, const View& gain, const View& bias, const View& sum,
+                               const View& y, const View& mean, const View& rstd) {
+  const std::int64_t rows = x.rows(), cols = x.cols();
+  check_given(x, x.shape, x.dtype, "x");
+  check_like(branch, x.shape, x.dtype, "branch");
+  check_given(y, x.shape, x.dtype, "y");
+  check_given(gain, {cols}, DType::f32, "gain");
+  check_like(bias, {cols}, DType::f32, "bias");
+  check_like(sum, x.shape, x.dtype, "sum");
+  check_like(mean, {rows}, DType::f32, "mean");
+  check_like(rstd, {rows}, DType::f32, "rstd");
+  WEFT_CHECK(static_cast<bool>(branch) == static_cast<bool>(sum), "branch and sum go together");
+}
+
+inline void check_norm_backward(NormKind kind, const View& dy, const View& sum, const View& gain, const View& mean,
+                                const View& rstd, const View& dsum, const View& dx, const View& dbranch,
+                                const View& dgain, const View& dbias) {
+  const std::int64_t rows = sum.rows(), cols = sum.cols();
+  check_given(dgain, {cols}, DType::f32, "dgain");
+  check_like(dbias, {cols}, DType::f32, "dbias");
+  if (rows == 0) return;
+  check_given(sum, sum.shape, sum.dtype, "sum");
+  check_given(dy, sum.shape, sum.dtype, "dy");
+  check_given(gain, {cols}, DType::f32, "gain");
+  if (kind == NormKind::layer) check_given(mean, {rows}, DType::f32, "mean");
+  check_given(rstd, {rows}, DType::f32, "rstd");
+  check_like(dsum, sum.shape, sum.dtype, "dsum");
+  check_given(dx, sum.shape, sum.dtype, "dx");
+  check_like(dbranch, sum.shape, sum.dtype, "dbranch");
+}
+
+/// Whether all positions of `rows` lie in the table, if it is there.
+inline void check_positions(const View& positions, const TokenMap& rows, std::int64_t cols) {
+  if (!positions) return;
+  check_like(positions, {positions.shape[0], cols}, DType::f32, "positions");
+  WEFT_CHECK(rows.position(0) >= 0 && rows.position(rows.first_length - 1) < positions.shape[0] &&
+                 (rows.first_length >= rows.seq_local ||
+                  (rows.begin[1] >= 0 && rows.position(rows.seq_local - 1) < positions.shape[0])),
+             "positions to {} in a table of {}", rows.position(rows.seq_local - 1), positions.shape[0]);
+}
+
+inline void check_attention_operand(const View& view, const Shape& shape, DType dtype, const char* name) {
+  WEFT_CHECK(view.shape == shape && view.dtype == dtype, "{} is {} {}, expected {} {}", name, name_of(view.dtype),
+             to_string(view.shape), name_of(dtype), to_string(shape));
+  WEFT_CHECK(view || shape.numel() == 0, "{} is missing", name);
+  WEFT_CHECK(view.strides[3] == 1 || shape[3] <= 1, "the last dim of {} is not contiguous", name);
+}
+
+inline void check_attention_forward(const View& q, const View& k, const View& v, const View& out, const View& lse) {
+  WEFT_CHECK(q.shape.rank() == 4 && k.shape.rank() == 4, "q is {}, k is {}", to_string(q.shape), to_string(k.shape));
+  const std::int64_t heads = q.shape[2], kv_heads = k.shape[2];
+  check_attention_operand(q, q.shape, q.dtype, "q");
+  check_attention_operand(k, {q.shape[0], k.shape[1], kv_heads, q.shape[3]}, q.dtype, "k");
+  check_attention_operand(v, k.shape, q.dtype, "v");
+  WEFT_CHECK(kv_heads > 0 && heads % kv_heads == 0, "{} query heads, {} key-value heads", heads, kv_heads);
+  check_attention_operand(out, q.shape, q.dtype, "out");
+  check_count(lse, q.shape[0] * heads * q.shape[1], "lse");
+}
+
+inline void check_attention_backward(const View& q, const View& k, const View& v, const View& out, const View& lse,
+                                     const View& dout, const View& dq, const View& dk, const View& dv) {
+  check_attention_forward(q, k, v, out, lse);
+  WEFT_CHECK(lse || q.numel() == 0, "lse is missing");
+  check_attention_operand(dout, q.shape, q.dtype, "dout");
+  check_attention_operand(dq, q.shape, q.dtype, "dq");
+  check_attention_operand(dk, k.shape, q.dtype, "dk");
+  check_attention_operand(dv, k.shape, q.dtype, "dv");
+}
+
+/// Flat f32 storage of equal size; `first` and `second` are the optimizer's, as far as it has them.
+inline void check_optim(const View& grad, const View& value, const View& first, const View& second) {
+  check_given(grad, grad.shape, DType::f32, "grad");
+  for (const auto& [view, name] : {std::pair{value, "value"}, {first, "m"}, {second, "v"}}) {
+    WEFT_CHECK(!view || view.numel() == grad.numel(), "{} has {} elements, grad {}", name, view.numel(), grad.numel());
+    WEFT_CHECK(!view || (view.contiguous() && view.dtype == DType::f32), "{} is not contiguous f32", name);
+  }
+}
 
 }  // namespace weft

@@ -15,7 +15,7 @@ TokenizerPtr find_tokenizer(const Options& options, const Options& trained, std:
   if (!options.prepare.tokenizer_file.empty()) return load_tokenizer(options.prepare.tokenizer_file);
   const std::filesystem::path beside_data = find_tokenizer_file(dataset_options(trained.data));
   if (!beside_data.empty()) return load_tokenizer(beside_data);
-  if (vocab > 256)
+  if (vocab > 256 && open_data(trained.data).vocab_size > 256)
     fail_user("--tokenizer-file: missing; the model has {} tokens and no tokenizer lies beside its training data", vocab);
   return byte_tokenizer();
 }

@@ -94,7 +94,6 @@ void MpiEngine::abort_job(int status) {
     std::this_thread::sleep_for(std::chrono::duration<double>(abort_answer_seconds));
   }
   MPI_Abort(data_, status);
-  std::abort();
 }
 
 void MpiEngine::take_submitted() {

@@ -40,7 +40,7 @@ class MpiEngine {
   bool failed() const { return failed_.load(); }
   void mark_failed() { failed_.store(true); }
   /// Calls MPI_Abort, on the communication thread if that answers within a moment.
-  [[noreturn]] void abort_job(int status);
+  void abort_job(int status);
 
   int free_context() const { return free_context_.load(); }
   /// Throws Error when the MPI library has no tags left for `context`.

@@ -54,8 +54,8 @@ class MpiRuntime {
   /// True if every rank calls it within `seconds`; false once, false ever after. Does not wait for collectives in
   /// flight.
   bool all_alive(double seconds);
-  /// Ends all ranks with `status`; does not return. Callable from any thread.
-  [[noreturn]] void abort_job(int status);
+  /// Has MPI end all ranks with `status`; returns only if MPI does. Callable from any thread.
+  void abort_job(int status);
   /// The destructor will not wait for other ranks.
   void mark_failed();
 

@@ -84,6 +84,7 @@ int run(int argc, char** argv) {
   } catch (const Error& error) {
     std::fprintf(stderr, "%s%s\n", failures->text.c_str(), error.what());
     mpi.abort_job(1);
+    return 1;
   }
   if (mpi.rank() == 0 && !all.empty()) std::fprintf(stderr, "failures of all ranks:\n%s", all.c_str());
   return all.empty() ? 0 : 1;

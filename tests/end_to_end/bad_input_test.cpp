@@ -135,6 +135,22 @@ TEST_F(CheckpointTest, OfAnotherModelSaysWhatDiffers) {
   expect_one_line(run_weft(in_folder(train({"--quiet", "--d-model", "64", "--steps", "4"}), folder_)), {"64", "32"});
 }
 
+TEST(SampleTest, ALargeVocabularyOfBytesIsSampledAndOfTokensNeedsATokenizer) {
+  const TemporaryFolder folder;
+  folder.write("data.txt", text());
+  std::string tokens;
+  for (int i = 0; i < 4000; ++i) tokens += {static_cast<char>(i % 300 & 0xff), static_cast<char>(i % 300 >> 8)};
+  folder.write("tokens.bin", tokens);
+  const auto sample_after = [&](const std::string& data, const std::string& out) {
+    const Outcome trained = run_weft(in_folder(train({"--quiet", "--vocab", "320", "--out", out}, data), folder));
+    EXPECT_EQ(trained.status, 0) << trained.err;
+    return run_weft(in_folder({"sample", "--checkpoint", out, "--prompt", "a", "--tokens", "3"}, folder));
+  };
+  const Outcome bytes = sample_after("DIR/data.txt", "DIR/bytes");
+  EXPECT_EQ(bytes.status, 0) << bytes.err;
+  expect_one_line(sample_after("DIR/tokens.bin", "DIR/tokens"), {"--tokenizer-file", "320"});
+}
+
 TEST_F(CheckpointTest, TruncatedTensorsAreRefusedWhenAskedForByName) {
   ASSERT_FALSE(tensors().empty());
   const std::filesystem::path file = tensors().front();

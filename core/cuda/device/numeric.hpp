@@ -56,6 +56,18 @@ WEFT_DEVICE Pack<T, N> load_pack(const T* p) {
 }
 template <int N, class T>
 WEFT_DEVICE void store_pack(T* p, const Pack<T, N>& pack) {
+#if defined(__CUDA_ARCH__)
+  // As one number of 16 bytes: nvcc does not always see that elements stored one after another are neighbours.
+  if constexpr (sizeof(Pack<T, N>) % sizeof(uint4) == 0) {
+    for (std::size_t i = 0; i < sizeof(Pack<T, N>) / sizeof(uint4); ++i) {
+      uint4 w;
+      memcpy(&w, &pack.at[i * sizeof(uint4) / sizeof(T)], sizeof w);
+      const auto low = static_cast<std::uint64_t>(w.y) << 32 | w.x, high = static_cast<std::uint64_t>(w.w) << 32 | w.z;
+      reinterpret_cast<unsigned __int128*>(p)[i] = static_cast<unsigned __int128>(high) << 64 | low;
+    }
+    return;
+  }
+#endif
   *reinterpret_cast<Pack<T, N>*>(p) = pack;
 }
 

@@ -1,8 +1,8 @@
 // What attention's kernels are given, and what of the scores' matrix a tile sees and keeps.
 #pragma once
 #include <algorithm>
-#include <cmath>
 
+#include "core/cuda/device/dropout.hpp"
 #include "core/cuda/device/numeric.hpp"
 #include "core/kernels/attention.hpp"
 
@@ -73,13 +73,11 @@ struct Problem {
       : batch(q.shape[0]), q_len(q.shape[1]), k_len(k.shape[1]), heads(static_cast<int>(q.shape[2])),
         kv_heads(static_cast<int>(k.shape[2])), causal(spec.causal), shift(spec.k_begin - spec.q_begin),
         q_begin(spec.q_begin), k_begin(spec.k_begin), scale(spec.scale) {
-    const float p = spec.dropout.p;
-    if (!(p > 0)) return;
-    WEFT_CHECK(p < 1 && spec.dropout.key, "dropout p = {}", p);
-    dropout.key = spec.dropout.key;
-    // uniform(word) >= p, said of the word itself.
-    dropout.threshold = static_cast<std::uint32_t>(std::ceil(static_cast<double>(p) * 0x1p24)) << 8;
-    dropout.factor = 1.0f / (1.0f - p);
+    const DropoutRule rule = dropout_of(spec.dropout);
+    if (!rule.key) return;
+    dropout.key = rule.key;
+    dropout.threshold = rule.threshold;
+    dropout.factor = rule.factor;
     dropout.first_sequence = static_cast<std::uint64_t>(spec.dropout.rows.first_sequence);
     dropout.first_head = static_cast<std::uint64_t>(spec.head_begin);
     dropout.heads = static_cast<std::uint64_t>(spec.heads_global);

@@ -1,6 +1,6 @@
 // What the files of the linear kernels share.
 #pragma once
-#include "core/cuda/matrix.hpp"
+#include "core/kernels/matrix_view.hpp"
 #include "core/kernels/linear.hpp"
 
 namespace weft::cuda {

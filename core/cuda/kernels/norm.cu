@@ -289,15 +289,7 @@ void forward(ExecContext& exec, NormKind kind, View x, View branch, DropoutSpec 
              float eps, MutView sum, MutView y, MutView mean, MutView rstd) {
   const std::int64_t rows = x.rows(), cols = x.cols();
   if (rows == 0) return;
-  check_given(x, x.shape, x.dtype, "x");
-  check_like(branch, x.shape, x.dtype, "branch");
-  check_given(y, x.shape, x.dtype, "y");
-  check_given(gain, {cols}, DType::f32, "gain");
-  check_like(bias, {cols}, DType::f32, "bias");
-  check_like(sum, x.shape, x.dtype, "sum");
-  check_like(mean, {rows}, DType::f32, "mean");
-  check_like(rstd, {rows}, DType::f32, "rstd");
-  WEFT_CHECK(static_cast<bool>(branch) == static_cast<bool>(sum), "branch and sum go together");
+  check_norm_forward(x, branch, gain, bias, sum, y, mean, rstd);
   const bool rms = kind == NormKind::rms;
   dispatch_float(x.dtype, [&]<class T>() {
     const T *from = data_of<T>(x), *added = data_of<T>(branch);
@@ -327,18 +319,7 @@ void forward(ExecContext& exec, NormKind kind, View x, View branch, DropoutSpec 
 void backward(ExecContext& exec, NormKind kind, View dy, View sum, View gain, View mean, View rstd, View dsum,
               DropoutSpec dropout, Write write, MutView dx, MutView dbranch, MutView dgain, MutView dbias) {
   const std::int64_t rows = sum.rows(), cols = sum.cols();
-  check_given(dgain, {cols}, DType::f32, "dgain");
-  check_like(dbias, {cols}, DType::f32, "dbias");
-  if (rows > 0) {
-    check_given(sum, sum.shape, sum.dtype, "sum");
-    check_given(dy, sum.shape, sum.dtype, "dy");
-    check_given(gain, {cols}, DType::f32, "gain");
-    if (kind == NormKind::layer) check_given(mean, {rows}, DType::f32, "mean");
-    check_given(rstd, {rows}, DType::f32, "rstd");
-    check_like(dsum, sum.shape, sum.dtype, "dsum");
-    check_given(dx, sum.shape, sum.dtype, "dx");
-    check_like(dbranch, sum.shape, sum.dtype, "dbranch");
-  }
+  check_norm_backward(kind, dy, sum, gain, mean, rstd, dsum, dx, dbranch, dgain, dbias);
   const bool rms = kind == NormKind::rms;
   constexpr std::int64_t most_chunks = 792, least_rows = 4;  // six blocks for each processor of an H200
   const std::int64_t chunk = std::max(least_rows, ceil_div(rows, most_chunks)), chunks = ceil_div(rows, chunk);

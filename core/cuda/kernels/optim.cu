@@ -157,14 +157,6 @@ void prepare(ExecContext& exec, View sum_of_squares, View loss, float max_norm, 
                  static_cast<StepState*>(state.data)});
 }
 
-void check_flat(const View& grad, const View& value, const View& first, const View& second) {
-  check_given(grad, grad.shape, DType::f32, "grad");
-  for (const auto& [view, name] : {std::pair{value, "value"}, {first, "m"}, {second, "v"}}) {
-    WEFT_CHECK(!view || view.numel() == grad.numel(), "{} has {} elements, grad {}", name, view.numel(), grad.numel());
-    WEFT_CHECK(!view || (view.contiguous() && view.dtype == DType::f32), "{} is not contiguous f32", name);
-  }
-}
-
 /// Packs that all these views, as far as they are there, go in.
 std::int64_t packs_of(const View& grad, std::initializer_list<View> others) {
   constexpr int width = pack_width<float>;
@@ -180,7 +172,7 @@ std::int64_t blocks_of(std::int64_t packs, std::int64_t count) {
 template <class Spec>
 void adam(ExecContext& exec, View state, Spec spec, View grad, MutView value, MutView m, MutView v) {
   const StepState* step = state_of(state);
-  check_flat(grad, value, m, v);
+  check_optim(grad, value, m, v);
   const std::int64_t count = grad.numel(), packs = packs_of(grad, {value, m, v});
   if (count == 0) return;
   WEFT_CHECK(value && m && v, "value, m or v is missing");
@@ -203,7 +195,7 @@ void adam(ExecContext& exec, View state, Spec spec, View grad, MutView value, Mu
 
 void sgd(ExecContext& exec, View state, SgdSpec spec, View grad, MutView value, MutView momentum) {
   const StepState* step = state_of(state);
-  check_flat(grad, value, momentum, {});
+  check_optim(grad, value, momentum, {});
   const std::int64_t count = grad.numel();
   WEFT_CHECK(value || count == 0, "value is missing");
   WEFT_CHECK(spec.momentum == 0 || momentum || count == 0, "momentum {} without a buffer", spec.momentum);

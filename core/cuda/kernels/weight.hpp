@@ -1,6 +1,6 @@
 // Weights in the dtype that their products compute in.
 #pragma once
-#include "core/cuda/matrix.hpp"
+#include "core/kernels/matrix_view.hpp"
 #include "core/kernels/linear.hpp"
 
 namespace weft::cuda {

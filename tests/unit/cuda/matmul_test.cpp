@@ -13,11 +13,9 @@
 namespace weft::test {
 namespace {
 
-using cuda::ConstMatrix;
 using cuda::CublasLtOptions;
 using cuda::CublasLtState;
 using cuda::MatmulArgs;
-using cuda::Matrix;
 
 CublasLtOptions fake_options() {
   CublasLtOptions options;

@@ -156,6 +156,7 @@ std::vector<OpCase> attention_cases() {
       {"more_keys_than_stay_packed", {1, 2, 1030, 2, 1, 256}, {.causal = false}},
       {"more_queries_than_stay_packed", {1, 520, 66, 2, 1, 225}, {.causal = false}},
       {"large", {1, 200, 200, 2, 1, 48}, {.p = 0.3f, .fused = true}},
+      {"many", {6, 130, 130, 22, 11, 40}, {.p = 0.2f, .fused = true}},
       {"unaligned_tiles", {1, 150, 170, 3, 3, 24}, {.q_begin = 25, .k_begin = 7}},
   };
   std::vector<OpCase> cases;

@@ -5,7 +5,7 @@
 
 #include "core/tensor/view.hpp"
 
-namespace weft::cuda {
+namespace weft {
 
 /// All dims but the last of a view taken together as rows. Throws Error if the elements of a row are not contiguous, if
 /// the rows are not equally spaced, or if the dtype is neither f32 nor bf16.
@@ -72,4 +72,4 @@ auto vector_of(const char* what, const detail::BasicView<Pointer>& view, std::in
   return view.template as<T>();
 }
 
-}  // namespace weft::cuda
+}  // namespace weft
