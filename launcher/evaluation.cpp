@@ -12,7 +12,6 @@ std::optional<EvaluationResult> evaluate(const Worker& worker, const LanguageMod
                                          const EvaluationOptions& options, const std::function<bool()>& stop,
                                          const std::function<void(std::int64_t, std::int64_t)>& progress) {
   Communicator& replicas = worker.mesh.comm({Axis::dp, Axis::sp});
-  Allocator& memory = worker.engine.memory();
   const std::int64_t seq = windows.seq();
   std::int64_t count = windows.count();
   if (options.max_targets > 0) count = std::min(count, (options.max_targets + seq - 1) / seq);
@@ -24,7 +23,10 @@ std::optional<EvaluationResult> evaluate(const Worker& worker, const LanguageMod
 
   OpContext cx{worker.engine.exec(), nullptr, options.compute, {}, nullptr};
   cx.tokens = {0, seq, seq, {0, 0}, seq};
-  const Tensor sums = Tensor::empty(memory, {3}, DType::f64, MemoryUse::workspace);  // loss, targets, stop
+  ExecContext& exec = worker.engine.exec();
+  DeviceBatch device(exec, at_a_time, seq);
+  // On the host: loss, targets, stop.
+  const Tensor sums = Tensor::empty(worker.engine.device().host_memory(), {3}, DType::f64, MemoryUse::workspace);
   double* sum = sums.mut().as<double>();
   double loss = 0, targets = 0;
   Batch batch;
@@ -36,10 +38,9 @@ std::optional<EvaluationResult> evaluate(const Worker& worker, const LanguageMod
       std::fill(batch.weights.begin() + kept, batch.weights.end(), 0.0f);
       std::fill(batch.targets.begin() + kept, batch.targets.end(), -1);
     }
-    const DeviceBatch device(memory, batch, 0, at_a_time);
-    const ops::CrossEntropy result =
-        model.loss(cx, device.tokens, {device.targets.view(), device.weights.view(), 1.0f});
-    sum[0] = *result.loss.view().as<double>();
+    device.fill(exec, batch);
+    const ops::CrossEntropy result = model.loss(cx, device.tokens(0, at_a_time), device.targets(0, at_a_time));
+    exec.kernels().transfer.download(exec, result.loss.view(), sums.mut().slice(0, 1));
     sum[1] = std::accumulate(batch.weights.begin(), batch.weights.end(), 0.0);
     sum[2] = stop() ? 1 : 0;
     replicas.all_reduce(sums.mut()).wait();

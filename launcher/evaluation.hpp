@@ -11,15 +11,15 @@
 namespace weft {
 
 struct EvaluationOptions {
-  std::int64_t micro_batch = 0;   ///< sequences a rank takes at a time; 0: chosen
-  std::int64_t max_targets = 0;   ///< 0: all
+  std::int64_t micro_batch = 0;  ///< sequences a rank takes at a time; 0: chosen
+  std::int64_t max_targets = 0;  ///< 0: all
   DType compute = DType::f32;
 };
 
 struct EvaluationResult {
-  double loss = 0;                       ///< nats a target
+  double loss = 0;  ///< nats a target
   std::int64_t targets = 0;
-  std::optional<double> bits_per_byte;   ///< where the bytes are known
+  std::optional<double> bits_per_byte;  ///< where the bytes are known
 };
 
 /// Collective over the data-parallel ranks. `stop` is polled: when it is true on any rank, all give up and nothing is

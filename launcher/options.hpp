@@ -23,6 +23,7 @@ enum class ScheduleChoice : std::uint8_t { cosine, linear, constant };
 enum class DTypeChoice : std::uint8_t { automatic, f32, bf16 };
 enum class DeviceChoice : std::uint8_t { automatic, cpu, cuda };
 enum class WireChoice : std::uint8_t { f32, bf16 };
+enum class GraphChoice : std::uint8_t { automatic, off };
 enum class ResumeChoice : std::uint8_t { automatic, none, path };
 
 struct ModelOptions {
@@ -62,6 +63,7 @@ struct TrainOptions {
   std::int64_t keep = 2;                ///< checkpoints; 0: all
   double max_time = 0;                  ///< seconds; 0: no limit
   std::int64_t nonfinite_limit = 10;    ///< consecutive skipped steps before the run fails
+  GraphChoice cuda_graph = GraphChoice::automatic;
 };
 
 struct OptimOptions {
@@ -199,5 +201,6 @@ std::string_view name_of(ScheduleChoice choice);
 std::string_view name_of(DTypeChoice choice);
 std::string_view name_of(DeviceChoice choice);
 std::string_view name_of(WireChoice choice);
+std::string_view name_of(GraphChoice choice);
 
 }  // namespace weft

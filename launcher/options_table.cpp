@@ -19,6 +19,7 @@ constexpr std::array<std::string_view, 3> schedule_names = {"cosine", "linear", 
 constexpr std::array<std::string_view, 3> dtype_names = {"auto", "f32", "bf16"};
 constexpr std::array<std::string_view, 3> device_names = {"auto", "cpu", "cuda"};
 constexpr std::array<std::string_view, 2> wire_names = {"f32", "bf16"};
+constexpr std::array<std::string_view, 2> graph_names = {"auto", "off"};
 
 using Texts = std::vector<std::string>;
 
@@ -211,7 +212,10 @@ void add_run(TableMaker& t) {
   integer(t.add("seed", "N", "", training | for_sample), {0}, WEFT_FIELD(run.seed));
   choice(t.add("dtype", "auto|f32|bf16", "of the computation; auto: bf16 where the hardware has it", compute),
          dtype_names, WEFT_FIELD(run.dtype));
-  choice(t.add("device", "auto|cpu|cuda", "", compute), device_names, WEFT_FIELD(run.device));
+  choice(t.add("device", "auto|cpu|cuda", "auto: a GPU where there is one", compute), device_names,
+         WEFT_FIELD(run.device));
+  choice(t.add("cuda-graph", "auto|off", "record a step on the GPU once and replay it", training), graph_names,
+         WEFT_FIELD(train.cuda_graph));
   auto& threads = t.add("threads", "N", "of a rank", compute | for_prepare);
   integer(threads, {0, 4096}, WEFT_FIELD(run.threads));
   threads.shown_default = "its share of the cores";
@@ -330,5 +334,6 @@ std::string_view name_of(ScheduleChoice choice) { return pick(schedule_names, ch
 std::string_view name_of(DTypeChoice choice) { return pick(dtype_names, choice); }
 std::string_view name_of(DeviceChoice choice) { return pick(device_names, choice); }
 std::string_view name_of(WireChoice choice) { return pick(wire_names, choice); }
+std::string_view name_of(GraphChoice choice) { return pick(graph_names, choice); }
 
 }  // namespace weft

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <numeric>
 
 #include "core/base/philox.hpp"
@@ -61,7 +60,8 @@ void sample_tokens(Engine& engine, const LanguageModel& model, std::vector<std::
     if (static_cast<std::int64_t>(text.size()) - base > window) restart(std::max<std::int64_t>(1, window / 2));
     const std::int64_t count = static_cast<std::int64_t>(text.size()) - base - seen;
     const Tensor tokens = Tensor::empty(memory, {1, count}, DType::i32, MemoryUse::activation);
-    std::memcpy(tokens.mut().data, text.data() + base + seen, tokens.view().bytes());
+    const auto& transfer = engine.exec().kernels().transfer;
+    transfer.upload(engine.exec(), View(text.data() + base + seen, {1, count}, DType::i32), tokens.mut());
     OpContext cx{engine.exec(), nullptr, options.compute, {}, nullptr};
     cx.tokens = {0, window, count, {seen, 0}, count};
     const Tensor hidden = model.hidden(cx, tokens, &states);
@@ -70,9 +70,10 @@ void sample_tokens(Engine& engine, const LanguageModel& model, std::vector<std::
     const Tensor logits = model.logits(cx, last);
     const Tensor wide = Tensor::empty(memory, {1, vocab}, DType::f32, MemoryUse::activation);
     engine.exec().kernels().elementwise.copy(engine.exec(), logits.view(), wide.mut());
-    const float* row = wide.view().as<float>();
+    std::vector<float> row(static_cast<std::size_t>(vocab));
+    transfer.download(engine.exec(), wide.view(), MutView(row.data(), {1, vocab}, DType::f32));
     const double u = uniform(philox_word(key, static_cast<std::uint64_t>(drawn)));
-    const std::int32_t token = choose_token({row, row + vocab}, options, u);
+    const std::int32_t token = choose_token(std::move(row), options, u);
     text.push_back(token);
     if (!emit(token)) return;
   }

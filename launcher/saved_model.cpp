@@ -16,8 +16,8 @@ SavedModel load_saved_model(Session& session, const std::filesystem::path& path)
     fail_user("{}: no token embedding (embed.tokens.weight), not a language model's checkpoint", saved.folder.string());
   saved.trained.model.vocab = embedding->second.shape[0];
   saved.built = build_model(make_lm_config(saved.trained.model, saved.trained.train.seq, 0), session.mesh());
-  saved.built->store.allocate_values(session.engine().memory());
-  load_checkpoint(saved.folder, {saved.built->store, nullptr});
+  saved.built->store.allocate_values(session.engine().exec());
+  load_checkpoint(saved.folder, {session.engine().exec(), saved.built->store, nullptr});
   return saved;
 }
 

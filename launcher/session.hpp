@@ -3,6 +3,7 @@
 #include <memory>
 #include <string>
 
+#include "core/kernels/device.hpp"
 #include "core/kernels/table.hpp"
 #include "launcher/options.hpp"
 #include "parallel/comm/mpi_runtime.hpp"
@@ -10,26 +11,25 @@
 
 namespace weft {
 
-/// One device with its allocator, kernels and stream.
+/// The device that this rank computes on, and how fast it is.
 class Engine {
  public:
   /// Throws UserError when the device that was asked for is not there.
   explicit Engine(const RunOptions& options);
+  explicit Engine(std::unique_ptr<Device> device) : device_(std::move(device)) {}
 
-  ExecContext& exec() { return *exec_; }
-  Allocator& memory() { return *memory_; }
-  int threads() const { return exec_->threads(); }
-  /// `automatic` resolved: bf16 where the processor has instructions for it.
+  Device& device() { return *device_; }
+  ExecContext& exec() { return device_->exec(); }
+  Allocator& memory() { return device_->memory(); }
+  /// `automatic` resolved: bf16 where the device has instructions for it.
   DType compute(DTypeChoice choice) const;
-  /// "Intel Xeon …, x86-64-v4, 2 threads".
-  std::string description() const;
+  /// "Intel Xeon …, x86-64-v4, 2 threads", "NVIDIA H200, sm_90".
+  std::string description();
   /// FLOP/s of a square matrix product in `dtype` on this rank, measured once for about a tenth of a second.
   double matrix_rate(DType dtype);
 
  private:
-  std::unique_ptr<Allocator> memory_;
-  KernelTable kernels_;
-  std::unique_ptr<ExecContext> exec_;
+  std::unique_ptr<Device> device_;
   double rate_ = 0;
 };
 

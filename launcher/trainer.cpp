@@ -46,10 +46,10 @@ Trainer::Trainer(const Options& options, Session& session)
   built_ = build_model(make_lm_config(options.model, train.seq, data_.vocab_size), session.mesh());
   compute_ = session.engine().compute(options.run.dtype);
   config_ = config_text(options);
-  Allocator& memory = session.engine().memory();
-  built_->store.allocate_values(memory);
-  built_->store.allocate_grads(memory);
-  optimizer_ = std::make_unique<Optimizer>(make_optimizer_spec(options.optim), built_->store, memory);
+  ExecContext& exec = session.engine().exec();
+  built_->store.allocate_values(exec);
+  built_->store.allocate_grads(exec);
+  optimizer_ = std::make_unique<Optimizer>(make_optimizer_spec(options.optim), built_->store, exec);
   schedule_ = make_schedule(options.schedule, train.steps);
   state_.seed = options.run.seed;
   state_.epoch_samples = sampler_->epoch_samples();
@@ -65,6 +65,7 @@ Trainer::Trainer(const Options& options, Session& session)
   step.compute = compute_;
   step.buckets = {static_cast<std::size_t>(options.layout.bucket_mb * 1048576.0),
                   options.layout.grad_wire == WireChoice::bf16 ? Wire::bf16 : Wire::native};
+  step.replay = train.cuda_graph == GraphChoice::off ? StepReplay::off : StepReplay::automatic;
   training_ = std::make_unique<TrainingStep>(session.worker(), *built_, *optimizer_, *sampler_, step);
 }
 
@@ -106,10 +107,11 @@ void Trainer::take_folder() {
 void Trainer::start_or_resume() {
   started_from_ = find_start();
   if (started_from_.empty()) {
-    built_->store.initialize(options_.run.seed, session_.engine().threads());
+    built_->store.initialize(session_.engine().exec(), options_.run.seed);
     return;
   }
-  const CheckpointIndex index = load_checkpoint(started_from_, {built_->store, optimizer_.get()});
+  const CheckpointIndex index =
+      load_checkpoint(started_from_, {session_.engine().exec(), built_->store, optimizer_.get()});
   if (index.state.seed != options_.run.seed)
     fail_user("--seed: found {}, {} was trained with {}; the same seed would be right", options_.run.seed,
               started_from_.string(), index.state.seed);
@@ -170,10 +172,7 @@ void Trainer::read_earlier_rows() {
   owes_validation_ = valid_ && state_.step > 0 && validation_is_due() && !done;
 }
 
-bool Trainer::validation_is_due() const {
-  const std::int64_t every = options_.train.valid_every;
-  return state_.step == options_.train.steps || (every > 0 && state_.step % every == 0);
-}
+bool Trainer::validation_is_due() const { return validates_after(state_.step); }
 
 std::string Trainer::describe_device() {
   const int ranks = session_.world().size();
@@ -225,23 +224,56 @@ void Trainer::report(const StepResult& result, double seconds, double lr, double
   if (state_.step % options_.train.log_every == 0 || state_.step == options_.train.steps) folder_->append(row);
 }
 
-bool Trainer::step() {
-  const double begin = seconds_now();
-  const double lr = schedule_.rate(state_.step + 1);
-  const std::int64_t every = options_.train.valid_every, next = state_.step + 1;
-  const bool validates = next == options_.train.steps || (every > 0 && next % every == 0);
-  const double upcoming = validates ? longest_validation_ : 0;
+bool Trainer::is_due(std::int64_t step, std::int64_t every) const { return every > 0 && step % every == 0; }
+
+bool Trainer::validates_after(std::int64_t step) const {
+  return step == options_.train.steps || is_due(step, options_.train.valid_every);
+}
+
+// Whether something looks at the parameters after it.
+bool Trainer::pauses_after(std::int64_t step) const {
+  return validates_after(step) || is_due(step, options_.train.checkpoint_every);
+}
+
+void Trainer::start_step() {
+  const std::int64_t ahead = training_->in_flight(), step = state_.step + ahead + 1;
+  const double upcoming = validates_after(step) ? longest_validation_ : 0;
   // Ranks' clocks differ, so that rank 0's decides about the time limit.
   const bool stop = stop_signal() != 0 || (session_.main_rank() && time_is_up(2 * longest_step_ + upcoming));
-  const double exposed = session_.log().exposed_seconds();
-  StepResult result = training_->run(state_.step + 1, state_.next_sample, lr, stop);
+  steps_begun_.push_back(seconds_now());
+  if (ahead == 0) exposed_before_ = session_.log().exposed_seconds();
+  training_->start(step, state_.next_sample + ahead * options_.train.batch, schedule_.rate(step), stop);
+}
+
+bool Trainer::step() {
+  // The host is a step ahead of a device that works by itself; while steps are skipped it waits, to see what is wrong.
+  const bool ahead = session_.engine().device().asynchronous() && state_.skipped_in_a_row == 0;
+  const int wanted = ahead ? TrainingStep::most_in_flight : 1;
+  while (training_->in_flight() < wanted) {
+    const std::int64_t last = state_.step + training_->in_flight();
+    if (training_->in_flight() > 0 && pauses_after(last)) break;
+    start_step();
+  }
+  bool stop = take_result();
+  while (stop && training_->in_flight() > 0) take_result();
+  return stop;
+}
+
+bool Trainer::take_result() {
+  const StepResult result = training_->finish();
+  const double now = seconds_now();
+  // A step that was started while the one before it ran has its time from that one's end.
+  const double seconds = now - std::max(steps_begun_.front(), result_taken_);
+  steps_begun_.pop_front();
+  result_taken_ = now;
   ++state_.step;
   state_.next_sample += options_.train.batch;
   state_.tokens += options_.train.batch * options_.train.seq;
-  state_.applied = optimizer_->host_state().applied;
-  const double seconds = seconds_now() - begin;
+  state_.applied = result.applied;
   longest_step_ = std::max(longest_step_, seconds);
-  report(result, seconds, lr, (session_.log().exposed_seconds() - exposed) * 1e3);
+  const double exposed = session_.log().exposed_seconds();
+  report(result, seconds, schedule_.rate(state_.step), (exposed - exposed_before_) * 1e3);
+  exposed_before_ = exposed;
   check_skipped(result);
   return result.stop;
 }
@@ -277,8 +309,8 @@ void Trainer::save() {
          std::max<std::int64_t>(0, saved_step_));
   // A checkpoint must not outlive the rows of its steps.
   if (folder_) folder_->flush();
-  const auto error =
-      save_checkpoint(session_.world(), checkpoints_, {built_->store, optimizer_.get()}, state_, config_);
+  const auto error = save_checkpoint(session_.world(), checkpoints_,
+                                     {session_.engine().exec(), built_->store, optimizer_.get()}, state_, config_);
   longest_save_ = std::max(longest_save_, seconds_now() - begin);
   save_error_ = error.value_or("");
   if (error) {
@@ -299,7 +331,6 @@ void Trainer::save() {
 
 ExitStatus Trainer::run() {
   const TrainOptions& train = options_.train;
-  const auto due = [&](std::int64_t every) { return every > 0 && state_.step % every == 0; };
   if (owes_validation_) validate();
   if (owes_validation_ && progress_ && stop_signal() == 0)
     progress_->note("warning: one validation takes longer than --max-time leaves; a smaller --valid-tokens is needed");
@@ -308,7 +339,7 @@ ExitStatus Trainer::run() {
     stopping_ = step();
     if (validation_is_due()) validate();
     // A step that was skipped may come from parameters that are no longer finite: not to be kept in place of good ones.
-    owes_save = owes_save || due(train.checkpoint_every);
+    owes_save = owes_save || is_due(state_.step, train.checkpoint_every);
     if (stopping_ || state_.step == train.steps || (owes_save && state_.skipped_in_a_row == 0)) {
       save();
       owes_save = false;

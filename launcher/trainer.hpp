@@ -1,5 +1,6 @@
 // The training run: steps, validation, checkpoints, signals and limits.
 #pragma once
+#include <deque>
 #include <memory>
 
 #include "core/data/dataset.hpp"
@@ -32,7 +33,13 @@ class Trainer {
   bool validation_is_due() const;
   std::string describe_device();
   std::int64_t choose_micro_batch() const;
+  bool is_due(std::int64_t step, std::int64_t every) const;
+  bool validates_after(std::int64_t step) const;
+  bool pauses_after(std::int64_t step) const;
+  /// Keeps the device busy and takes the next step's result; true: some rank asked to stop.
   bool step();
+  void start_step();
+  bool take_result();
   void validate();
   void save();
   bool time_is_up(double seconds) const;
@@ -61,7 +68,10 @@ class Trainer {
   std::unique_ptr<Progress> progress_;  ///< on the main rank
   std::vector<double> rates_;
   double began_ = 0;
-  double seconds_before_ = 0;  ///< of earlier starts of this run
+  double seconds_before_ = 0;       ///< of earlier starts of this run
+  std::deque<double> steps_begun_;  ///< when the steps in flight were started
+  double result_taken_ = 0;         ///< when the last one's result came
+  double exposed_before_ = 0;
   double longest_step_ = 0;
   double longest_validation_ = 0;
   double longest_save_ = 0;

@@ -6,102 +6,196 @@
 #include <numeric>
 
 namespace weft {
+namespace {
 
-DeviceBatch::DeviceBatch(Allocator& memory, const Batch& batch, std::int64_t first, std::int64_t count)
-    : tokens(Tensor::empty(memory, {count, batch.seq}, DType::i32, MemoryUse::activation)),
-      targets(Tensor::empty(memory, {count * batch.seq}, DType::i32, MemoryUse::activation)),
-      weights(Tensor::empty(memory, {count * batch.seq}, DType::f32, MemoryUse::activation)) {
-  const auto at = static_cast<std::size_t>(first * batch.seq);
-  std::memcpy(tokens.mut().data, batch.tokens.data() + at, tokens.view().bytes());
-  std::memcpy(targets.mut().data, batch.targets.data() + at, targets.view().bytes());
-  std::memcpy(weights.mut().data, batch.weights.data() + at, weights.view().bytes());
+template <class T>
+View host_view(const std::vector<T>& values) {
+  return {values.data(), {static_cast<std::int64_t>(values.size())}, dtype_of<T>};
+}
+
+}  // namespace
+
+DeviceBatch::DeviceBatch(ExecContext& exec, std::int64_t count, std::int64_t seq)
+    : seq_(seq), tokens_(Tensor::empty(exec.memory(), {count, seq}, DType::i32, MemoryUse::activation)),
+      targets_(Tensor::empty(exec.memory(), {count * seq}, DType::i32, MemoryUse::activation)),
+      weights_(Tensor::empty(exec.memory(), {count * seq}, DType::f32, MemoryUse::activation)) {}
+
+void DeviceBatch::fill(ExecContext& exec, const Batch& batch) {
+  const auto& upload = exec.kernels().transfer.upload;
+  upload(exec, host_view(batch.tokens), tokens_.mut());
+  upload(exec, host_view(batch.targets), targets_.mut());
+  upload(exec, host_view(batch.weights), weights_.mut());
+}
+
+ops::LossTargets DeviceBatch::targets(std::int64_t first, std::int64_t count) const {
+  const std::int64_t begin = first * seq_, end = (first + count) * seq_;
+  return {targets_.view().slice(begin, end), weights_.view().slice(begin, end), 1.0f};
 }
 
 TrainingStep::TrainingStep(const Worker& worker, BuiltModel& built, Optimizer& optimizer, const Sampler& sampler,
                            StepOptions options)
     : worker_(worker), built_(built), optimizer_(optimizer), sampler_(sampler), options_(options),
-      replicas_(worker.mesh.comm({Axis::dp, Axis::sp})), buckets_(built.store, replicas_, options.buckets) {
-  Allocator& memory = worker.engine.memory();
+      replicas_(worker.mesh.comm({Axis::dp, Axis::sp})), buckets_(built.store, replicas_, options.buckets),
+      inputs_(worker.engine.exec(), local(), options.seq) {
+  Device& device = worker.engine.device();
+  const auto scalars = [&](Allocator& memory, std::int64_t count) {
+    return Tensor::empty(memory, {count}, DType::f64, MemoryUse::workspace);
+  };
   const auto sites = static_cast<std::int64_t>(built.model->dropout_sites());
-  dropout_keys_ = Tensor::empty(memory, {std::max<std::int64_t>(1, sites) * std::int64_t{sizeof(PhiloxKey)}}, DType::u8,
-                                MemoryUse::workspace);
-  scalars_ = Tensor::empty(memory, {2}, DType::f64, MemoryUse::workspace);
-  weight_sum_ = Tensor::empty(memory, {1}, DType::f64, MemoryUse::workspace);
-  sum_of_squares_ = Tensor::empty(memory, {1}, DType::f64, MemoryUse::workspace);
+  dropout_keys_ = Tensor::empty(device.memory(), {std::max<std::int64_t>(1, sites) * std::int64_t{sizeof(PhiloxKey)}},
+                                DType::u8, MemoryUse::workspace);
+  scalars_ = scalars(device.memory(), 2);
+  sum_of_squares_ = scalars(device.memory(), 1);
+  weight_sum_ = scalars(device.host_memory(), 1);
+  const auto bytes = static_cast<std::int64_t>(scalars_.view().bytes() + sizeof(StepState));
+  for (Readback& readback : readbacks_)
+    readback = {0, Tensor::empty(device.host_memory(), {bytes}, DType::u8, MemoryUse::workspace), device.make_event()};
 }
 
 TrainingStep::~TrainingStep() {
   for (Work* work : {&weights_, &shared_}) drain(*work);
 }
 
-void TrainingStep::draw_dropout_keys(std::int64_t step) {
-  auto* keys = static_cast<PhiloxKey*>(dropout_keys_.mut().data);
-  for (int site = 0; site < built_.model->dropout_sites(); ++site)
-    keys[site] = philox_key(options_.seed, static_cast<std::uint64_t>(step), static_cast<std::uint64_t>(site));
+std::int64_t TrainingStep::local() const { return options_.batch / worker_.mesh.size(Axis::dp); }
+
+// Takes this rank's part of the batch, and starts the sum of its weights over all ranks.
+void TrainingStep::prepare(std::int64_t first_sample) {
+  if (prepared_sample_ == first_sample) return;
+  weights_.wait();
+  sampler_.fill(first_sample + worker_.mesh.coordinate(Axis::dp) * local(), local(), batch_);
+  *weight_sum_.mut().as<double>() = std::accumulate(batch_.weights.begin(), batch_.weights.end(), 0.0);
+  weights_ = replicas_.all_reduce(weight_sum_.mut(), {ReduceOp::sum, Wire::native, weight_sum_.keep_alive()});
+  prepared_sample_ = first_sample;
 }
 
-double TrainingStep::forward_backward(std::int64_t first, std::int64_t count, double total_weight, MicroBatch kind) {
+// All that changes from step to step goes to fixed places on the device, so that a recorded step finds it there.
+void TrainingStep::upload_inputs(std::int64_t step, double lr, bool stop) {
   ExecContext& exec = worker_.engine.exec();
-  const std::int64_t local = options_.batch / worker_.mesh.size(Axis::dp);
-  const DeviceBatch device(worker_.engine.memory(), batch_, first, count);
+  const auto& upload = exec.kernels().transfer.upload;
+  std::vector<PhiloxKey> keys;
+  for (int site = 0; site < built_.model->dropout_sites(); ++site)
+    keys.push_back(philox_key(options_.seed, static_cast<std::uint64_t>(step), static_cast<std::uint64_t>(site)));
+  const auto key_bytes = static_cast<std::int64_t>(keys.size() * sizeof(PhiloxKey));
+  upload(exec, View(keys.data(), {key_bytes}, DType::u8), dropout_keys_.mut().slice(0, key_bytes));
+  optimizer_.set_rate(exec, static_cast<float>(lr));
+  const double stops = stop ? 1 : 0;
+  upload(exec, View(&stops, {1}, DType::f64), scalars_.mut().slice(1, 2));
+  weights_.wait();
+  // With weights over their global sum, losses and gradients of all ranks simply add up to the mean's.
+  const double sum = *weight_sum_.view().as<double>(), scale = sum > 0 ? 1 / sum : 0;
+  for (float& weight : batch_.weights) weight = static_cast<float>(weight * scale);
+  inputs_.fill(exec, batch_);
+  prepared_sample_ = -1;
+}
+
+void TrainingStep::forward_backward(std::int64_t first, std::int64_t count, MicroBatch kind) {
+  ExecContext& exec = worker_.engine.exec();
   OpContext cx{exec, &tape_, options_.compute, {}, nullptr};
-  cx.tokens = {worker_.mesh.coordinate(Axis::dp) * local + first, options_.seq, options_.seq, {0, 0}, options_.seq};
+  cx.tokens = {worker_.mesh.coordinate(Axis::dp) * local() + first, options_.seq, options_.seq, {0, 0}, options_.seq};
   cx.dropout_keys = static_cast<const PhiloxKey*>(dropout_keys_.view().data);
+  const ops::LossTargets targets = inputs_.targets(first, count);
   tape_.begin(kind);
   worker_.log.set_phase("forward");
-  const ops::CrossEntropy loss = built_.model->loss(
-      cx, device.tokens, {device.targets.view(), device.weights.view(), static_cast<float>(1.0 / total_weight)});
+  const ops::CrossEntropy loss = built_.model->loss(cx, inputs_.tokens(first, count), targets);
+  exec.kernels().elementwise.dot(exec, loss.rows.view(), targets.weights, first == 0 ? Write::overwrite : Write::add,
+                                 scalars_.mut().slice(0, 1));
   worker_.log.set_phase("backward");
   tape_.backward(exec, loss.loss);
   flops_ += tape_.ledger().totals(Pass::forward).flops + tape_.ledger().totals(Pass::backward).flops;
-  return *loss.loss.view().as<double>();
 }
 
-StepResult TrainingStep::run(std::int64_t step, std::int64_t first_sample, double lr, bool stop) {
+// Everything between the inputs and the results: it reads and writes nothing on the host, so that it can be recorded.
+void TrainingStep::compute() {
   ExecContext& exec = worker_.engine.exec();
-  const KernelTable& kernels = exec.kernels();
-  const std::int64_t local = options_.batch / worker_.mesh.size(Axis::dp);
-  worker_.log.set_step(step);
-  worker_.log.set_phase("data");
-  sampler_.fill(first_sample + worker_.mesh.coordinate(Axis::dp) * local, local, batch_);
-  double* weight_sum = weight_sum_.mut().as<double>();
-  *weight_sum = std::accumulate(batch_.weights.begin(), batch_.weights.end(), 0.0);
-  weights_ = replicas_.all_reduce(weight_sum_.mut(), {ReduceOp::sum, Wire::native, weight_sum_.keep_alive()});
-  draw_dropout_keys(step);
   built_.store.begin_step();
   buckets_.begin_step();
   flops_ = 0;
-  StepState& state = optimizer_.host_state();
-  state.step = step;
-  state.lr = static_cast<float>(lr);
-  weights_.wait();
-
-  double* scalars = scalars_.mut().as<double>();
-  scalars[0] = 0;
-  scalars[1] = stop ? 1 : 0;
-  for (std::int64_t first = 0; first < local; first += options_.micro_batch) {
-    const std::int64_t count = std::min(options_.micro_batch, local - first);
-    const MicroBatch kind = first + count == local ? MicroBatch::last : MicroBatch::inner;
-    scalars[0] += forward_backward(first, count, *weight_sum, kind);
+  for (std::int64_t first = 0; first < local(); first += options_.micro_batch) {
+    const std::int64_t count = std::min(options_.micro_batch, local() - first);
+    forward_backward(first, count, first + count == local() ? MicroBatch::last : MicroBatch::inner);
   }
   shared_ = replicas_.all_reduce(scalars_.mut(), {ReduceOp::sum, Wire::native, scalars_.keep_alive()});
   finish_unused(exec, built_.store.all());
   worker_.log.set_phase("gradients");
   buckets_.finish();
-  kernels.elementwise.dot(exec, built_.store.flat_grads().view(), built_.store.flat_grads().view(), Write::overwrite,
-                          sum_of_squares_.mut());
+  exec.kernels().elementwise.dot(exec, built_.store.flat_grads().view(), built_.store.flat_grads().view(),
+                                 Write::overwrite, sum_of_squares_.mut());
   shared_.wait();
   worker_.log.set_phase("optimizer");
   optimizer_.step(exec, sum_of_squares_.view(), scalars_.view().slice(0, 1), options_.clip);
-  return {scalars[0], state.grad_norm, state.skip != 0, scalars[1] > 0, flops_};
+}
+
+void TrainingStep::compute_or_replay() {
+  // By then every buffer, library and packed weight that a step needs is there.
+  constexpr int steps_before_recording = 2;
+  if (!graph_ && options_.replay == StepReplay::automatic && computed_ >= steps_before_recording &&
+      replicas_.recordable()) {
+    graph_ = worker_.engine.device().capture([this] { compute(); });
+    if (!graph_) options_.replay = StepReplay::off;
+  }
+  if (!graph_) {
+    compute();
+    ++computed_;
+    return;
+  }
+  worker_.log.set_phase("replay");
+  graph_->launch();
+  for (Parameter* parameter : built_.store.all()) parameter->changed();
+}
+
+void TrainingStep::read_back(std::int64_t step) {
+  ExecContext& exec = worker_.engine.exec();
+  Readback& readback = readbacks_[static_cast<std::size_t>(next_readback_)];
+  next_readback_ = (next_readback_ + 1) % most_in_flight;
+  readback.step = step;
+  const auto split = static_cast<std::int64_t>(scalars_.view().bytes());
+  const MutView host = readback.host.mut();
+  const auto& download = exec.kernels().transfer.download_later;
+  download(exec, scalars_.view(), host.slice(0, split));
+  download(exec, optimizer_.state().view(), host.slice(split, host.numel()));
+  readback.there->record(exec);
+  ++in_flight_;
+}
+
+void TrainingStep::start(std::int64_t step, std::int64_t first_sample, double lr, bool stop) {
+  WEFT_CHECK(in_flight_ < most_in_flight, "{} steps are in flight", in_flight_);
+  worker_.log.set_step(step);
+  worker_.log.set_phase("data");
+  prepare(first_sample);
+  upload_inputs(step, lr, stop);
+  compute_or_replay();
+  read_back(step);
+  if (worker_.engine.device().asynchronous()) prepare(first_sample + options_.batch);
+}
+
+StepResult TrainingStep::finish() {
+  WEFT_CHECK(in_flight_ > 0, "no step is in flight");
+  const auto oldest = static_cast<std::size_t>((next_readback_ + most_in_flight - in_flight_) % most_in_flight);
+  Readback& readback = readbacks_[oldest];
+  readback.there->wait();
+  --in_flight_;
+  double scalars[2];
+  StepState state;
+  const auto* bytes = static_cast<const char*>(readback.host.view().data);
+  std::memcpy(scalars, bytes, sizeof scalars);
+  std::memcpy(&state, bytes + sizeof scalars, sizeof state);
+  return {readback.step, scalars[0], state.grad_norm, state.skip != 0, state.applied, scalars[1] > 0, flops_};
+}
+
+StepResult TrainingStep::run(std::int64_t step, std::int64_t first_sample, double lr, bool stop) {
+  start(step, first_sample, lr, stop);
+  return finish();
 }
 
 std::string TrainingStep::find_nonfinite(const StepResult& result) const {
+  ExecContext& exec = worker_.engine.exec();
+  std::vector<float> values;
   const auto first = [&](auto&& tensor_of) -> const Parameter* {
     for (const Parameter* parameter : built_.store.all()) {
       const View view = tensor_of(*parameter).view();
-      const float* data = view.as<float>();
-      if (!std::all_of(data, data + view.numel(), [](float x) { return std::isfinite(x); })) return parameter;
+      values.resize(static_cast<std::size_t>(view.numel()));
+      exec.kernels().transfer.download(exec, view, MutView(values.data(), view.shape, DType::f32));
+      if (!std::ranges::all_of(values, [](float x) { return std::isfinite(x); })) return parameter;
     }
     return nullptr;
   };

@@ -1,6 +1,8 @@
 // One optimizer step: micro-batches forward and backward, gradient sums, clipping, update.
 #pragma once
+#include <array>
 #include <cstdint>
+#include <memory>
 
 #include "core/data/sampler.hpp"
 #include "core/optim/optimizer.hpp"
@@ -13,6 +15,9 @@ namespace weft {
 /// Products of this many rows run at their full rate; more tokens at a time would only hold more activations.
 inline constexpr std::int64_t tokens_at_a_time = 4096;
 
+/// Whether steps are recorded once and replayed as a whole where the device and the communication can.
+enum class StepReplay : std::uint8_t { automatic, off };
+
 struct StepOptions {
   std::int64_t batch = 1;        ///< global, in sequences
   std::int64_t micro_batch = 1;  ///< sequences a rank takes at a time
@@ -21,34 +26,76 @@ struct StepOptions {
   float clip = 0;
   DType compute = DType::f32;
   BucketOptions buckets;
+  StepReplay replay = StepReplay::automatic;
 };
 
 struct StepResult {
-  double loss = 0;        ///< mean over the global batch
-  double grad_norm = 0;   ///< before clipping
-  bool skipped = false;   ///< the loss or a gradient was not finite
-  bool stop = false;      ///< some rank asked to stop
-  double flops = 0;       ///< on this rank, forward and backward
+  std::int64_t step = 0;
+  double loss = 0;           ///< mean over the global batch
+  double grad_norm = 0;      ///< before clipping
+  bool skipped = false;      ///< the loss or a gradient was not finite
+  std::int64_t applied = 0;  ///< steps not skipped so far
+  bool stop = false;         ///< some rank asked to stop
+  double flops = 0;          ///< on this rank, forward and backward
+};
+
+/// A batch's tokens i32 [count, seq] on the device, and its loss targets.
+class DeviceBatch {
+ public:
+  DeviceBatch(ExecContext& exec, std::int64_t count, std::int64_t seq);
+  /// Copies a batch of that size.
+  void fill(ExecContext& exec, const Batch& batch);
+  Tensor tokens(std::int64_t first, std::int64_t count) const { return tokens_.slice(first, first + count); }
+  /// Their targets, with weights as they are.
+  ops::LossTargets targets(std::int64_t first, std::int64_t count) const;
+
+ private:
+  std::int64_t seq_;
+  Tensor tokens_;
+  Tensor targets_;
+  Tensor weights_;
 };
 
 class TrainingStep {
  public:
-  TrainingStep(const Worker& worker, BuiltModel& built, Optimizer& optimizer, const Sampler& sampler, StepOptions options);
+  TrainingStep(const Worker& worker, BuiltModel& built, Optimizer& optimizer, const Sampler& sampler,
+               StepOptions options);
 
   ~TrainingStep();
   TrainingStep(const TrainingStep&) = delete;
   TrainingStep& operator=(const TrainingStep&) = delete;
 
-  /// Step 1, 2, …; samples [first_sample, first_sample + batch). `stop` of any rank reaches all in the result.
+  /// Starts step 1, 2, … on samples [first_sample, first_sample + batch). `stop` of any rank reaches all in the result.
+  /// At most most_in_flight steps may be started and not finished.
+  void start(std::int64_t step, std::int64_t first_sample, double lr, bool stop);
+  /// The result of the oldest step in flight, when it is there.
+  StepResult finish();
+  int in_flight() const { return in_flight_; }
+  static constexpr int most_in_flight = 2;
+
+  /// start and finish.
   StepResult run(std::int64_t step, std::int64_t first_sample, double lr, bool stop);
 
-  /// What made a step be skipped: the first parameter, in the model's order, whose value is not finite, else the first
-  /// whose gradient is not (with the loss, if that is not either), else the loss or the gradients' norm.
+  /// What made the last finished step be skipped, if no other was started since: the first parameter, in the model's
+  /// order, whose value is not finite, else the first whose gradient is not (with the loss, if that is not either), else
+  /// the loss or the gradients' norm.
   std::string find_nonfinite(const StepResult& result) const;
 
  private:
-  double forward_backward(std::int64_t first, std::int64_t count, double total_weight, MicroBatch kind);
-  void draw_dropout_keys(std::int64_t step);
+  /// What the host reads of a step, and when it is there.
+  struct Readback {
+    std::int64_t step = 0;
+    Tensor host;  ///< bytes: the scalars, then the StepState
+    std::unique_ptr<Event> there;
+  };
+
+  void prepare(std::int64_t first_sample);
+  void upload_inputs(std::int64_t step, double lr, bool stop);
+  void compute();
+  void compute_or_replay();
+  void forward_backward(std::int64_t first, std::int64_t count, MicroBatch kind);
+  void read_back(std::int64_t step);
+  std::int64_t local() const;
 
   Worker worker_;
   BuiltModel& built_;
@@ -58,22 +105,21 @@ class TrainingStep {
   Communicator& replicas_;
   GradBuckets buckets_;
   Tape tape_;
-  Batch batch_;
+  Batch batch_;                        ///< the sampler's, for the step that comes
+  std::int64_t prepared_sample_ = -1;  ///< the first of batch_; -1: none
+  DeviceBatch inputs_;
+  Tensor weight_sum_;  ///< f64[1] on the host
   Tensor dropout_keys_;
   Tensor scalars_;         ///< f64: loss, stop
-  Tensor weight_sum_;      ///< f64
   Tensor sum_of_squares_;  ///< f64
   double flops_ = 0;
   Work weights_;
   Work shared_;
-};
-
-/// tokens i32 [count, seq] of a batch on the device, and its loss targets.
-struct DeviceBatch {
-  DeviceBatch(Allocator& memory, const Batch& batch, std::int64_t first, std::int64_t count);
-  Tensor tokens;
-  Tensor targets;
-  Tensor weights;
+  std::array<Readback, most_in_flight> readbacks_;
+  int next_readback_ = 0;
+  int in_flight_ = 0;
+  int computed_ = 0;  ///< steps that were not replayed
+  std::unique_ptr<WorkGraph> graph_;
 };
 
 }  // namespace weft

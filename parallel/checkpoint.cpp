@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <charconv>
-#include <cstring>
 #include <map>
 #include <nlohmann/json.hpp>
 
@@ -60,15 +59,23 @@ struct ShardResult {
   std::vector<SafetensorsWritten> written;
 };
 
-ShardResult write_shard(const fs::path& path, const std::vector<Stored>& tensors, const std::vector<int>& owner,
-                        int rank, const FileSystem& files) {
+// Piece by piece from the device, whose memory may hold more than the host's.
+SafetensorsSource source_of(ExecContext& exec, const Stored& stored) {
+  const auto fill = [&exec, bytes = View(stored.data)](std::size_t offset, std::span<std::byte> piece) {
+    const auto size = static_cast<std::int64_t>(piece.size());
+    const View from(static_cast<const char*>(bytes.data) + offset, {size}, DType::u8, bytes.device);
+    exec.kernels().transfer.download(exec, from, MutView(piece.data(), {size}, DType::u8));
+  };
+  return {stored.name, stored.data.dtype, stored.parameter->slice().local_shape(), fill};
+}
+
+ShardResult write_shard(ExecContext& exec, const fs::path& path, const std::vector<Stored>& tensors,
+                        const std::vector<int>& owner, int rank, const FileSystem& files) {
   ShardResult result;
   try {
     std::vector<SafetensorsSource> sources;
     for (std::size_t i = 0; i < tensors.size(); ++i)
-      if (owner[i] == rank)
-        sources.emplace_back(tensors[i].name,
-                             View(tensors[i].data).reshaped(tensors[i].parameter->slice().local_shape()));
+      if (owner[i] == rank) sources.push_back(source_of(exec, tensors[i]));
     result.written = write_safetensors(path, sources, {}, files);
     result.bytes = fs::file_size(path);
   } catch (const std::exception& error) {
@@ -146,9 +153,10 @@ class PieceReader {
   std::map<std::string, SafetensorsReader> files_;
 };
 
-void read_tensor(const CheckpointTensor& tensor, const Stored& stored, PieceReader& reader, const fs::path& folder) {
+void read_tensor(ExecContext& exec, const CheckpointTensor& tensor, const Stored& stored, PieceReader& reader,
+                 const fs::path& folder) {
   const Slice& slice = stored.parameter->slice();
-  float* out = stored.data.as<float>();
+  std::vector<float> values(static_cast<std::size_t>(slice.numel()));
   std::int64_t copied = 0;
   for (const CheckpointPiece& piece : tensor.pieces) {
     const float* in = reader.read(piece);
@@ -168,14 +176,14 @@ void read_tensor(const CheckpointTensor& tensor, const Stored& stored, PieceRead
         const std::int64_t begin = std::max(global, run->global),
                            end = std::min(global + count, run->global + run->count);
         if (begin >= end) continue;
-        std::memcpy(out + local + (begin - global), in + run->local + (begin - run->global),
-                    static_cast<std::size_t>(end - begin) * sizeof(float));
+        std::copy_n(in + run->local + (begin - run->global), end - begin, values.data() + local + (begin - global));
         copied += end - begin;
       }
     });
   }
   if (copied != slice.numel())
     fail_user("{}: the pieces of {} hold {} of its {} elements", folder.string(), stored.name, copied, slice.numel());
+  exec.kernels().transfer.upload(exec, View(values.data(), {slice.numel()}, DType::f32), stored.data);
 }
 
 }  // namespace
@@ -200,7 +208,7 @@ std::optional<std::string> save_checkpoint(Communicator& world, const fs::path& 
   const std::vector<int> owner = deal(tensors, world.size());
   const fs::path shard = fs::path(started) / shard_name(world.rank(), world.size());
   const std::vector<std::string> texts =
-      all_gather_text(world, encode(write_shard(shard, tensors, owner, world.rank(), files)));
+      all_gather_text(world, encode(write_shard(target.exec, shard, tensors, owner, world.rank(), files)));
   std::vector<json> results;
   std::string error;
   for (const std::string& text : texts) {
@@ -242,9 +250,9 @@ CheckpointIndex load_checkpoint(const fs::path& folder, const CheckpointTarget& 
       fail_user("{}: a checkpoint of another model: its tensor {} {} is not in this one", folder.string(), name,
                 to_string(tensor.shape));
   PieceReader reader(folder);
-  for (const Stored& stored : tensors) read_tensor(index.tensors.at(stored.name), stored, reader, folder);
+  for (const Stored& stored : tensors) read_tensor(target.exec, index.tensors.at(stored.name), stored, reader, folder);
   for (Parameter* parameter : target.parameters.all()) parameter->changed();
-  if (target.optimizer) target.optimizer->host_state().applied = index.state.applied;
+  if (target.optimizer) target.optimizer->set_applied(target.exec, index.state.applied);
   return index;
 }
 

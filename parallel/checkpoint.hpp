@@ -16,6 +16,7 @@ namespace weft {
 
 /// What a checkpoint holds of a run; `optimizer` may be null when reading (evaluation, sampling).
 struct CheckpointTarget {
+  ExecContext& exec;
   ParameterStore& parameters;
   Optimizer* optimizer = nullptr;
 };

@@ -58,6 +58,7 @@ void GradBuckets::finish() {
   for (Bucket& bucket : buckets_) {
     WEFT_CHECK(bucket.pending == 0, "a parameter was not declared ready");
     bucket.work.wait();
+    bucket.work = {};
   }
 }
 

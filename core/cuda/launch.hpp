@@ -8,6 +8,7 @@
 #if defined(__CUDACC__)
 #include "core/cuda/error.hpp"
 #else
+#include "core/cuda/fibers/fiber_state.hpp"
 #include "core/cuda/fibers/fibers.hpp"
 #endif
 
@@ -40,9 +41,11 @@ void launch(ExecContext& exec, std::int64_t blocks, const Kernel& kernel, std::s
 #else
 
 template <class Kernel>
-void launch(ExecContext&, std::int64_t blocks, const Kernel& kernel, std::size_t shared_bytes = 0) {
+void launch(ExecContext& exec, std::int64_t blocks, const Kernel& kernel, std::size_t shared_bytes = 0) {
   static_assert(Kernel::threads % warp_threads == 0 && Kernel::threads <= max_block_threads);
-  fibers::run_grid(blocks, Kernel::threads, shared_bytes, [&](const Block& block) { kernel(block); });
+  fibers::enqueue(exec, [=] {
+    fibers::run_grid(blocks, Kernel::threads, shared_bytes, [&](const Block& block) { kernel(block); });
+  });
 }
 
 #endif

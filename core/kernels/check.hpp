@@ -33,6 +33,12 @@ inline void check_given(const View& view, const Shape& shape, DType dtype, const
 inline float* floats(const MutView& view) { return static_cast<float*>(view.data); }
 inline const float* floats(const View& view) { return static_cast<const float*>(view.data); }
 
+inline void check_transfer(const View& from, const View& to) {
+  WEFT_CHECK(from.contiguous() && to.contiguous() && from.bytes() == to.bytes(), "{} bytes of {} into {} of {}",
+             from.bytes(), to_string(from.shape), to.bytes(), to_string(to.shape));
+  WEFT_CHECK((from && to) || from.bytes() == 0, "a copy without memory");
+}
+
 inline void check_norm_forward(const View& x, const View& branch, const View& gain, const View& bias, const View& sum,
                                const View& y, const View& mean, const View& rstd) {
   const std::int64_t rows = x.rows(), cols = x.cols();

@@ -21,12 +21,12 @@ class BackendState {
   virtual ~BackendState() = default;
 };
 
-/// One in-order queue of kernels on one device. Not shared between threads.
+/// One in-order queue of kernels on one device; a backend may derive its own from it. Not shared between threads.
 class ExecContext {
  public:
   ExecContext(const KernelTable& kernels, Allocator& memory, int threads)
       : kernels_(kernels), memory_(memory), threads_(threads) {}
-  ~ExecContext();
+  virtual ~ExecContext();
   ExecContext(const ExecContext&) = delete;
   ExecContext& operator=(const ExecContext&) = delete;
 

@@ -7,14 +7,13 @@
 
 namespace weft {
 
-/// Lives in device memory. The host writes step and lr before a step; `prepare` fills the rest.
+/// Lives in device memory. The host writes lr before a step; `prepare` fills the rest.
 struct StepState {
-  std::int64_t step = 0;     ///< the step being taken, from 1
-  std::int64_t applied = 0;  ///< steps not skipped so far, with this one; the optimizer's t
   float lr = 0;
-  float grad_norm = 0;   ///< global norm before clipping
-  float clip_scale = 1;  ///< what gradients are multiplied by
-  std::int32_t skip = 0; ///< 1: the norm or the loss is not finite, parameters and optimizer state stay as they are
+  float grad_norm = 0;       ///< global norm before clipping
+  float clip_scale = 1;      ///< what gradients are multiplied by
+  std::int32_t skip = 0;     ///< 1: the norm or the loss is not finite, parameters and optimizer state stay as they are
+  std::int64_t applied = 0;  ///< steps not skipped so far, with this one; the optimizer's t
 };
 
 struct AdamWSpec {

@@ -9,6 +9,7 @@
 #include "core/kernels/linear.hpp"
 #include "core/kernels/norm.hpp"
 #include "core/kernels/optim.hpp"
+#include "core/kernels/transfer.hpp"
 
 namespace weft {
 
@@ -20,6 +21,7 @@ struct KernelTable {
   EmbeddingKernels embedding;
   AttentionKernels attention;
   OptimKernels optim;
+  TransferKernels transfer;
 };
 
 /// Changes when the table's layout does; a backend module refuses to fill a table whose hash is not its own.

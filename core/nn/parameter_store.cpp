@@ -1,31 +1,48 @@
 #include "core/nn/parameter_store.hpp"
 
 #include <algorithm>
-#include <cstring>
 #include <thread>
 
 #include "core/base/philox.hpp"
+#include "core/kernels/table.hpp"
 
 namespace weft {
 namespace {
 
 constexpr std::int64_t alignment = 16;  // elements: one cache line
 
-void fill_run(float* out, std::int64_t global, std::int64_t count, const Init& init, PhiloxKey key) {
+constexpr std::int64_t values_at_a_time = 1 << 22;
+
+void fill_part(float* out, std::int64_t global, std::int64_t count, const Init& init, PhiloxKey key) {
   switch (init.kind) {
-    case Init::Kind::constant:
-      std::fill_n(out, count, static_cast<float>(init.scale));
-      return;
+    case Init::Kind::constant: std::fill_n(out, count, static_cast<float>(init.scale)); return;
     case Init::Kind::normal:
       for (std::int64_t i = 0; i < count; ++i)
         out[i] = static_cast<float>(init.scale * normal(key, static_cast<std::uint64_t>(global + i)));
       return;
     case Init::Kind::uniform:
       for (std::int64_t i = 0; i < count; ++i)
-        out[i] = static_cast<float>(
-            init.scale * (2.0 * uniform(philox_word(key, static_cast<std::uint64_t>(global + i))) - 1.0));
+        out[i] = static_cast<float>(init.scale *
+                                    (2.0 * uniform(philox_word(key, static_cast<std::uint64_t>(global + i))) - 1.0));
       return;
   }
+}
+
+void fill_run(float* out, std::int64_t global, std::int64_t count, const Init& init, PhiloxKey key, int threads) {
+  constexpr std::int64_t chunk = 1 << 16;
+  const auto worker = [&](std::int64_t first) {
+    for (std::int64_t at = first * chunk; at < count; at += threads * chunk)
+      fill_part(out + at, global + at, std::min(chunk, count - at), init, key);
+  };
+  std::vector<std::jthread> helpers;
+  for (std::int64_t t = 1; t < threads && t * chunk < count; ++t) helpers.emplace_back(worker, t);
+  worker(0);
+}
+
+Tensor zeros(ExecContext& exec, std::int64_t count, MemoryUse use) {
+  Tensor made = Tensor::empty(exec.memory(), {count}, DType::f32, use);
+  exec.kernels().elementwise.fill(exec, 0.0f, made.mut());
+  return made;
 }
 
 }  // namespace
@@ -62,42 +79,38 @@ void ParameterStore::lay_out() {
   }
 }
 
-void ParameterStore::allocate_values(Allocator& memory) {
+void ParameterStore::allocate_values(ExecContext& exec) {
   lay_out();
-  flat_values_ = Tensor::empty(memory, {flat_size_}, DType::f32, MemoryUse::parameter);
-  if (memory.device().kind == DeviceKind::cpu) std::memset(flat_values_.mut().data, 0, flat_values_.view().bytes());
+  flat_values_ = zeros(exec, flat_size_, MemoryUse::parameter);
   for (const Place& place : places_)
     place.parameter->set_value(flat_values_.window(place.offset, place.parameter->slice().local_shape()));
 }
 
-void ParameterStore::allocate_grads(Allocator& memory) {
+void ParameterStore::allocate_grads(ExecContext& exec) {
   lay_out();
-  flat_grads_ = Tensor::empty(memory, {flat_size_}, DType::f32, MemoryUse::gradient);
-  if (memory.device().kind == DeviceKind::cpu) std::memset(flat_grads_.mut().data, 0, flat_grads_.view().bytes());
+  flat_grads_ = zeros(exec, flat_size_, MemoryUse::gradient);
   for (const Place& place : places_)
     place.parameter->set_grad(flat_grads_.window(place.offset, place.parameter->slice().local_shape()));
 }
 
-void ParameterStore::initialize(std::uint64_t seed, int threads) {
-  constexpr std::int64_t chunk = 1 << 16;
+void ParameterStore::initialize(ExecContext& exec, std::uint64_t seed) {
+  std::vector<float> values;
   for (Parameter* parameter : order_) {
     const PhiloxKey key = philox_key(seed, parameter->name());
-    float* out = parameter->value().mut().as<float>();
-    const Init init = parameter->init();
-    parameter->slice().for_each_run([&](std::int64_t local, std::int64_t global, std::int64_t count) {
-      const auto worker = [&](std::int64_t first) {
-        for (std::int64_t at = first * chunk; at < count; at += threads * chunk)
-          fill_run(out + local + at, global + at, std::min(chunk, count - at), init, key);
-      };
-      std::vector<std::thread> helpers;
-      if (count > chunk)
-        for (int t = 1; t < threads; ++t) helpers.emplace_back(worker, t);
-      if (helpers.empty())
-        fill_run(out + local, global, count, init, key);
-      else
-        worker(0);
-      for (std::thread& helper : helpers) helper.join();
-    });
+    const std::int64_t size = parameter->slice().numel();
+    const MutView to = parameter->value().mut().reshaped({size});
+    // Local elements [begin, end) at a time, so that little lies on the host beside the device's.
+    for (std::int64_t begin = 0; begin < size; begin += values_at_a_time) {
+      const std::int64_t end = std::min(size, begin + values_at_a_time);
+      values.resize(static_cast<std::size_t>(end - begin));
+      parameter->slice().for_each_run([&](std::int64_t local, std::int64_t global, std::int64_t count) {
+        const std::int64_t first = std::max(local, begin), last = std::min(local + count, end);
+        if (first < last)
+          fill_run(values.data() + (first - begin), global + (first - local), last - first, parameter->init(), key,
+                   exec.threads());
+      });
+      exec.kernels().transfer.upload(exec, View(values.data(), {end - begin}, DType::f32), to.slice(begin, end));
+    }
     parameter->changed();
   }
 }

@@ -38,16 +38,16 @@ class ParameterStore {
     std::int64_t offset;
     std::int64_t count;
   };
-  /// Allocates the flat value buffer and gives each parameter its part. Padding is zeroed.
-  void allocate_values(Allocator& memory);
+  /// Allocates the flat value buffer, zeroed, and gives each parameter its part.
+  void allocate_values(ExecContext& exec);
   /// The same for gradients; without it a model can only be evaluated.
-  void allocate_grads(Allocator& memory);
+  void allocate_grads(ExecContext& exec);
   const std::vector<Place>& places() const { return places_; }
   const Tensor& flat_values() const { return flat_values_; }
   const Tensor& flat_grads() const { return flat_grads_; }
 
-  /// Fills all values from (seed, name, global element index); on the CPU with `threads` threads.
-  void initialize(std::uint64_t seed, int threads);
+  /// Fills all values from (seed, name, global element index).
+  void initialize(ExecContext& exec, std::uint64_t seed);
   /// Starts a step's gradients.
   void begin_step();
 

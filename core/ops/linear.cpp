@@ -83,7 +83,7 @@ CrossEntropy cross_entropy(OpContext& cx, const Tensor& h, Parameter& weight, co
                                       write, result.rows.mut(), mut_rows(dh), dweight);
   }
   cx.kernels().elementwise.dot(cx.exec, result.rows.view(), targets.weights, Write::overwrite, result.loss.mut());
-  cx.kernels().elementwise.scale(cx.exec, targets.scale, result.loss.mut());
+  if (targets.scale != 1) cx.kernels().elementwise.scale(cx.exec, targets.scale, result.loss.mut());
   if (!cx.recording()) return result;
 
   const Cost forward = linear_cost(m, v, d, h.dtype());

@@ -1,10 +1,10 @@
 #include "core/optim/optimizer.hpp"
 
-#include <cstring>
+#include <cstddef>
 
 namespace weft {
 
-Optimizer::Optimizer(const OptimizerSpec& spec, ParameterStore& store, Allocator& memory) : spec_(spec), store_(store) {
+Optimizer::Optimizer(const OptimizerSpec& spec, ParameterStore& store, ExecContext& exec) : spec_(spec), store_(store) {
   const auto& places = store.places();
   const std::int64_t size = store.flat_values().numel();
   for (std::size_t i = 0; i < places.size(); ++i) {
@@ -18,11 +18,33 @@ Optimizer::Optimizer(const OptimizerSpec& spec, ParameterStore& store, Allocator
   const std::vector<std::string> names =
       std::holds_alternative<SgdSpec>(spec) ? std::vector<std::string>{"momentum"} : std::vector<std::string>{"m", "v"};
   for (const std::string& name : names) {
-    moments_.push_back({name, Tensor::empty(memory, {size}, DType::f32, MemoryUse::optimizer)});
-    std::memset(moments_.back().flat.mut().data, 0, moments_.back().flat.view().bytes());
+    moments_.push_back({name, Tensor::empty(exec.memory(), {size}, DType::f32, MemoryUse::optimizer)});
+    exec.kernels().elementwise.fill(exec, 0.0f, moments_.back().flat.mut());
   }
-  state_ = Tensor::empty(memory, {static_cast<std::int64_t>(sizeof(StepState))}, DType::u8, MemoryUse::optimizer);
-  host_state() = StepState{};
+  state_ = Tensor::empty(exec.memory(), {std::int64_t{sizeof(StepState)}}, DType::u8, MemoryUse::optimizer);
+  write_state(exec, {});
+}
+
+void Optimizer::write_state(ExecContext& exec, const StepState& state) {
+  exec.kernels().transfer.upload(exec, View(&state, {std::int64_t{sizeof state}}, DType::u8), state_.mut());
+}
+
+StepState Optimizer::read_state(ExecContext& exec) const {
+  StepState state;
+  exec.kernels().transfer.download(exec, state_.view(), MutView(&state, {std::int64_t{sizeof state}}, DType::u8));
+  return state;
+}
+
+void Optimizer::set_rate(ExecContext& exec, float lr) {
+  static_assert(offsetof(StepState, lr) == 0);
+  constexpr std::int64_t size = sizeof lr;
+  exec.kernels().transfer.upload(exec, View(&lr, {size}, DType::u8), state_.mut().slice(0, size));
+}
+
+void Optimizer::set_applied(ExecContext& exec, std::int64_t applied) {
+  StepState state;
+  state.applied = applied;
+  write_state(exec, state);
 }
 
 void Optimizer::update(ExecContext& exec, const Range& range) {

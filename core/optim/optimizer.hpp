@@ -15,15 +15,21 @@ using OptimizerSpec = std::variant<AdamWSpec, SgdSpec, RAdamSpec>;
 class Optimizer {
  public:
   /// State starts at zero, laid out as the store's flat values.
-  Optimizer(const OptimizerSpec& spec, ParameterStore& store, Allocator& memory);
+  Optimizer(const OptimizerSpec& spec, ParameterStore& store, ExecContext& exec);
+
+  /// The learning rate of the next step.
+  void set_rate(ExecContext& exec, float lr);
 
   /// Gradient norm, clipping and the skip decision from Σ grad² (f64[1], over all ranks) and the step's loss (f64[1] or
   /// empty), then one update of every parameter, all on the device. max_norm 0 does not clip.
   void step(ExecContext& exec, View sum_of_squares, View loss, float max_norm);
 
-  /// StepState in device memory; on the CPU the host writes step and lr here and reads the rest.
+  /// The StepState in device memory, as bytes.
   const Tensor& state() const { return state_; }
-  StepState& host_state() { return *static_cast<StepState*>(state_.mut().data); }
+  /// The same on the host; waits for the device.
+  StepState read_state(ExecContext& exec) const;
+  /// Steps not skipped so far, from a checkpoint.
+  void set_applied(ExecContext& exec, std::int64_t applied);
 
   /// A state tensor, laid out as the store's flat values, for checkpoints.
   struct Moment {
@@ -39,6 +45,7 @@ class Optimizer {
     bool decayed;
   };
   void update(ExecContext& exec, const Range& range);
+  void write_state(ExecContext& exec, const StepState& state);
 
   OptimizerSpec spec_;
   ParameterStore& store_;

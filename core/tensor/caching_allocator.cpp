@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <bit>
 #include <cstdlib>
+#include <iterator>
 #include <mutex>
 #include <unordered_map>
 #include <vector>
@@ -36,24 +37,25 @@ std::size_t size_class(std::size_t bytes) {
   return (bytes + step - 1) / step * step;
 }
 
-class CachingAllocator final : public Allocator {
+class SizeClassAllocator final : public CachingAllocator {
  public:
-  CachingAllocator(std::unique_ptr<RawMemory> memory, AllocatorOptions options)
+  SizeClassAllocator(std::unique_ptr<RawMemory> memory, AllocatorOptions options)
       : memory_(std::move(memory)), options_(options) {}
 
-  ~CachingAllocator() override { release_cached(); }
+  ~SizeClassAllocator() override { release_cached(); }
 
   DeviceId device() const override { return memory_->device(); }
 
   void* allocate(std::size_t bytes, MemoryUse use) override {
     const std::size_t size = size_class(bytes);
     const std::lock_guard lock(mutex_);
-    if (options_.limit_bytes && stats_.total_live + size > options_.limit_bytes)
-      fail("out of memory: {} bytes for {} beside {} in use pass the limit of {}", size, name_of(use), stats_.total_live,
-           options_.limit_bytes);
     void* data = take_cached(size);
     if (!data) {
-      if (options_.limit_bytes && stats_.total_live + cached_ + size > options_.limit_bytes) release_cached();
+      const std::size_t needed = stats_.total_live + reserved_ + size, limit = options_.limit_bytes;
+      if (limit && needed > limit)
+        fail("out of memory: {} bytes for {} beside {} in use pass the limit of {}", size, name_of(use),
+             stats_.total_live + reserved_, limit);
+      if (limit && needed + cached_ > limit) release_cached();
       data = memory_->allocate(size);
     }
     if (!data) {
@@ -61,6 +63,7 @@ class CachingAllocator final : public Allocator {
       data = memory_->allocate(size);
     }
     if (!data) fail("out of memory: {} bytes for {} beside {} in use", size, name_of(use), stats_.total_live);
+    if (pool_) pool_of_[data] = pool_;
     count(size, use);
     return data;
   }
@@ -70,8 +73,27 @@ class CachingAllocator final : public Allocator {
     const std::lock_guard lock(mutex_);
     stats_.live[static_cast<std::size_t>(use)] -= size;
     stats_.total_live -= size;
+    const auto pool = pool_of_.find(data);
+    if (pool != pool_of_.end()) {
+      pool->second->free[size].push_back(data);
+      reserved_ += size;
+      return;
+    }
     cached_ += size;
     free_[size].push_back(data);
+  }
+
+  void begin_pool() override {
+    const std::lock_guard lock(mutex_);
+    WEFT_CHECK(!pool_, "a pool within a pool");
+    pool_ = std::make_shared<Pool>();
+  }
+
+  std::shared_ptr<void> end_pool() override {
+    const std::lock_guard lock(mutex_);
+    WEFT_CHECK(pool_, "no pool was begun");
+    // The pool itself lives on in pool_of_ until its handle dies.
+    return {static_cast<void*>(pool_.get()), [this, pool = std::exchange(pool_, nullptr)](void*) { dissolve(*pool); }};
   }
 
   MemoryStats stats() const override {
@@ -80,13 +102,31 @@ class CachingAllocator final : public Allocator {
   }
 
  private:
+  using FreeBlocks = std::unordered_map<std::size_t, std::vector<void*>>;
+  struct Pool {
+    FreeBlocks free;
+  };
+
   void* take_cached(std::size_t size) {
-    const auto found = free_.find(size);
-    if (found == free_.end() || found->second.empty()) return nullptr;
+    FreeBlocks& blocks = pool_ ? pool_->free : free_;
+    const auto found = blocks.find(size);
+    if (found == blocks.end() || found->second.empty()) return nullptr;
     void* data = found->second.back();
     found->second.pop_back();
-    cached_ -= size;
+    (pool_ ? reserved_ : cached_) -= size;
     return data;
+  }
+
+  // Blocks that are still in use come back like any other.
+  void dissolve(Pool& pool) {
+    const std::lock_guard lock(mutex_);
+    std::erase_if(pool_of_, [&](const auto& owned) { return owned.second.get() == &pool; });
+    for (auto& [size, blocks] : pool.free) {
+      cached_ += size * blocks.size();
+      reserved_ -= size * blocks.size();
+      std::ranges::move(blocks, std::back_inserter(free_[size]));
+    }
+    pool.free.clear();
   }
 
   void release_cached() {
@@ -109,8 +149,11 @@ class CachingAllocator final : public Allocator {
   std::unique_ptr<RawMemory> memory_;
   AllocatorOptions options_;
   mutable std::mutex mutex_;
-  std::unordered_map<std::size_t, std::vector<void*>> free_;
-  std::size_t cached_ = 0;  ///< bytes of the blocks in free_
+  FreeBlocks free_;
+  std::shared_ptr<Pool> pool_;  ///< that blocks are taken from now
+  std::unordered_map<void*, std::shared_ptr<Pool>> pool_of_;
+  std::size_t cached_ = 0;    ///< bytes of the blocks in free_
+  std::size_t reserved_ = 0;  ///< of free blocks of all pools
   MemoryStats stats_;
 };
 
@@ -118,8 +161,8 @@ class CachingAllocator final : public Allocator {
 
 std::unique_ptr<RawMemory> make_host_memory() { return std::make_unique<HostMemory>(); }
 
-std::unique_ptr<Allocator> make_caching_allocator(std::unique_ptr<RawMemory> memory, AllocatorOptions options) {
-  return std::make_unique<CachingAllocator>(std::move(memory), options);
+std::unique_ptr<CachingAllocator> make_caching_allocator(std::unique_ptr<RawMemory> memory, AllocatorOptions options) {
+  return std::make_unique<SizeClassAllocator>(std::move(memory), options);
 }
 
 }  // namespace weft

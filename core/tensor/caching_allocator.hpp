@@ -24,7 +24,17 @@ struct AllocatorOptions {
   std::size_t limit_bytes = 0;  ///< most bytes taken from the system, live or kept; 0 is no limit
 };
 
-/// Thread-safe. Live bytes are counted as rounded up to their size class.
-std::unique_ptr<Allocator> make_caching_allocator(std::unique_ptr<RawMemory> memory, AllocatorOptions options = {});
+class CachingAllocator : public Allocator {
+ public:
+  /// From here to end_pool() blocks come from a pool of their own, which takes those that are freed back: a recorded step
+  /// finds its memory where it was, whatever else is allocated between its replays.
+  virtual void begin_pool() = 0;
+  /// The pool's blocks stay its own until the handle dies, which must not outlive the allocator.
+  virtual std::shared_ptr<void> end_pool() = 0;
+};
+
+/// Thread-safe. Live bytes are counted as rounded up to their size class; what a pool holds unused counts to the limit alone.
+std::unique_ptr<CachingAllocator> make_caching_allocator(std::unique_ptr<RawMemory> memory,
+                                                         AllocatorOptions options = {});
 
 }  // namespace weft

@@ -42,6 +42,8 @@ Communicator::Communicator(int world_rank, CommLog& log, std::string name)
 
 Communicator::~Communicator() = default;
 
+bool Communicator::recordable() const { return !transport_ || transport_->recordable(); }
+
 void Communicator::check(View view, const char* what) const {
   WEFT_CHECK(view.contiguous(), "{} of {} in group {} is not contiguous", what, to_string(view.shape), name_);
   WEFT_CHECK(view.data != nullptr || view.numel() == 0, "{} in group {} has no memory", what, name_);

@@ -37,6 +37,8 @@ class Communicator {
   const std::string& name() const { return name_; }
   /// The members' ranks in the world, in group order.
   const std::vector<int>& members() const { return members_; }
+  /// Whether collectives on device memory can be part of a recorded step (Device::capture).
+  bool recordable() const;
 
   /// x = op over ranks of x.
   [[nodiscard]] Work all_reduce(MutView x, ReduceOptions options = {});

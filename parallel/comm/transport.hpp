@@ -17,6 +17,8 @@ class Transport {
   /// The members' ranks in the world, in group order.
   virtual const std::vector<int>& members() const = 0;
   virtual bool serves(DeviceId device) const = 0;
+  /// Whether collectives on device memory can be part of a recorded step (Device::capture).
+  virtual bool recordable() const { return false; }
   /// Starts `operation`; the transport calls its finish() once.
   virtual void start(std::shared_ptr<Operation> operation) = 0;
   /// A number that no group of this rank bears yet.

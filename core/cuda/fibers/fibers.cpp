@@ -38,8 +38,8 @@ class BlockState {
  public:
   BlockState(int threads, std::size_t shared_bytes)
       : threads_(threads), shared_bytes_(shared_bytes), fibers_(static_cast<std::size_t>(threads)),
-        warps_(static_cast<std::size_t>(threads / warp_threads)),
-        shared_((shared_bytes + guard_bytes + 15) / 16 * 2), stacks_(stack_bytes) {
+        warps_(static_cast<std::size_t>(threads / warp_threads)), shared_((shared_bytes + guard_bytes + 15) / 16 * 2),
+        stacks_(stack_bytes) {
     WEFT_CHECK(shared_bytes <= shared_limit, "{} bytes of shared memory, a block has {}", shared_bytes, shared_limit);
   }
 

@@ -1,6 +1,7 @@
 // matmul.hpp in plain loops over host memory, for tests without a GPU.
 #include "core/cuda/device/activation.hpp"
 #include "core/cuda/device/numeric.hpp"
+#include "core/cuda/fibers/fiber_state.hpp"
 #include "core/cuda/kernels/bind.hpp"
 #include "core/cuda/matmul.hpp"
 
@@ -29,14 +30,7 @@ void store(const MatmulArgs& args, std::int64_t row, std::int64_t col, double to
   *at<T>(args.out, row, col) = from_float<T>(static_cast<float>(total));
 }
 
-}  // namespace
-
-std::size_t matmul_workspace(const ExecContext&) { return 0; }
-
-// As cuBLASLt may, so that the kernels' own ways are taken as they are on the GPU.
-bool matmul_fuses(ExecContext&, const MatmulArgs& args) { return is_plain(args) || may_fuse(args); }
-
-void matmul(ExecContext&, const MatmulArgs& args) {
+void multiply(const MatmulArgs& args) {
   const auto [m, n, k] = shape_of(args);
   dispatch_float(args.out.dtype, [&, m = m, n = n, k = k]<class T>() {
     for (std::int64_t row = 0; row < m; ++row) {
@@ -52,6 +46,17 @@ void matmul(ExecContext&, const MatmulArgs& args) {
       args.sums[row] = static_cast<float>(total);
     }
   });
+}
+
+}  // namespace
+
+std::size_t matmul_workspace(const ExecContext&) { return 0; }
+
+// As cuBLASLt may, so that the kernels' own ways are taken as they are on the GPU.
+bool matmul_fuses(ExecContext&, const MatmulArgs& args) { return is_plain(args) || may_fuse(args); }
+
+void matmul(ExecContext& exec, const MatmulArgs& args) {
+  fibers::enqueue(exec, [args] { multiply(args); });
 }
 
 std::unique_ptr<BackendState> make_state() { return nullptr; }

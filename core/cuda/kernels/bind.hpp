@@ -14,6 +14,8 @@ void bind_embedding(KernelTable& table);
 void bind_attention(KernelTable& table);
 void bind_linear(KernelTable& table);
 void bind_optim(KernelTable& table);
+/// Copies from and to the host, which are no kernels: by the CUDA runtime, or on fibers.
+void bind_transfer(KernelTable& table);
 
 /// Binds every slot. Throws Error if the hash is not this build's.
 void bind(KernelTable& table, std::uint64_t abi_hash);

@@ -49,10 +49,10 @@ Training train(Communicator& ranks, const Layout& layout) {
   CommLog& log = comm_log();
   Mesh mesh(ranks, log, {});
   const auto built = build_model(config(), mesh);
-  built->store.allocate_values(engine.memory());
-  built->store.allocate_grads(engine.memory());
-  built->store.initialize(5, 1);
-  Optimizer optimizer(AdamWSpec{}, built->store, engine.memory());
+  built->store.allocate_values(engine.exec());
+  built->store.allocate_grads(engine.exec());
+  built->store.initialize(engine.exec(), 5);
+  Optimizer optimizer(AdamWSpec{}, built->store, engine.exec());
   SamplerOptions order;
   order.seq = seq;
   order.seed = 5;

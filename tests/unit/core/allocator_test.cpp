@@ -110,5 +110,37 @@ TEST(CachingAllocator, GivesCachedBlocksBackBeforeItFails) {
   memory->deallocate(b, 9216, MemoryUse::activation);
 }
 
+TEST(CachingAllocator, APoolsBlocksGoToNobodyElseWhileItsHandleLives) {
+  CountedMemory::Counts counts;
+  const auto memory = make_caching_allocator(std::make_unique<CountedMemory>(counts), {.limit_bytes = 10000});
+  void* before = memory->allocate(4096, MemoryUse::activation);
+  memory->begin_pool();
+  void* inside = memory->allocate(4096, MemoryUse::activation);
+  memory->deallocate(inside, 4096, MemoryUse::activation);
+  EXPECT_EQ(memory->allocate(4096, MemoryUse::activation), inside) << "the pool does not reuse its own";
+  memory->deallocate(before, 4096, MemoryUse::activation);
+  memory->deallocate(inside, 4096, MemoryUse::activation);
+  std::shared_ptr<void> pool = memory->end_pool();
+
+  EXPECT_EQ(memory->allocate(4096, MemoryUse::activation), before);
+  EXPECT_THROW(memory->allocate(4096, MemoryUse::activation), Error) << "what the pool holds is not counted";
+  pool.reset();
+  EXPECT_EQ(memory->allocate(4096, MemoryUse::activation), inside) << "a pool's blocks are lost with it";
+  memory->deallocate(before, 4096, MemoryUse::activation);
+  memory->deallocate(inside, 4096, MemoryUse::activation);
+}
+
+TEST(CachingAllocator, ABlockThatOutlivesItsPoolComesBack) {
+  CountedMemory::Counts counts;
+  const auto memory = make_caching_allocator(std::make_unique<CountedMemory>(counts));
+  memory->begin_pool();
+  void* kept = memory->allocate(100, MemoryUse::parameter);
+  memory->end_pool().reset();
+  memory->deallocate(kept, 100, MemoryUse::parameter);
+  EXPECT_EQ(memory->allocate(100, MemoryUse::parameter), kept);
+  memory->deallocate(kept, 100, MemoryUse::parameter);
+  EXPECT_EQ(counts.allocations, 1);
+}
+
 }  // namespace
 }  // namespace weft

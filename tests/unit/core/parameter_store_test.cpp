@@ -4,14 +4,14 @@
 
 #include <cmath>
 
-#include "core/tensor/caching_allocator.hpp"
+#include "tests/unit/core/cpu_engine.hpp"
 
 namespace weft {
 namespace {
 
 class ParameterStoreTest : public ::testing::Test {
  protected:
-  std::unique_ptr<Allocator> memory = make_caching_allocator(make_host_memory());
+  CpuEngine engine;
 };
 
 TEST_F(ParameterStoreTest, NamesAreDottedAndDoubleNamesAreRefused) {
@@ -30,8 +30,8 @@ TEST_F(ParameterStoreTest, InitialValuesDependOnGlobalIndicesAlone) {
   right.boxes = {{{2, 3}, {4, 3}}};
   part.add("w", right, Init::normal(0.5));
   for (ParameterStore* store : {&whole, &part}) {
-    store->allocate_values(*memory);
-    store->initialize(11, 2);
+    store->allocate_values(engine.exec);
+    store->initialize(engine.exec, 11);
   }
   const float* all = whole.find("w")->value().view().as<float>();
   const float* some = part.find("w")->value().view().as<float>();
@@ -43,10 +43,11 @@ TEST_F(ParameterStoreTest, InitialValuesDoNotDependOnThreads) {
   ParameterStore one, many;
   for (ParameterStore* store : {&one, &many}) {
     store->add("w", Slice::whole({500, 701}), Init::uniform(1));
-    store->allocate_values(*memory);
+    store->allocate_values(engine.exec);
   }
-  one.initialize(3, 1);
-  many.initialize(3, 3);
+  one.initialize(engine.exec, 3);
+  CpuEngine three(3);
+  many.initialize(three.exec, 3);
   const float* a = one.find("w")->value().view().as<float>();
   const float* b = many.find("w")->value().view().as<float>();
   for (int i = 0; i < 500 * 701; ++i) ASSERT_EQ(a[i], b[i]) << i;
@@ -56,8 +57,8 @@ TEST_F(ParameterStoreTest, FlatPlacesAreAlignedAndInReverseOrder) {
   ParameterStore store;
   store.add("first", Slice::whole({3}), Init::ones());
   store.add("second", Slice::whole({17, 2}), Init::ones());
-  store.allocate_values(*memory);
-  store.allocate_grads(*memory);
+  store.allocate_values(engine.exec);
+  store.allocate_grads(engine.exec);
   ASSERT_EQ(store.places().size(), 2u);
   EXPECT_EQ(store.places()[0].parameter->name(), "second");
   EXPECT_EQ(store.places()[0].offset, 0);

@@ -20,9 +20,9 @@ class TapeTest : public ::testing::Test {
     return store.add(name, Slice::whole(shape), Init::normal(1));
   }
   void prepare(ParameterStore& store) {
-    store.allocate_values(*engine.memory);
-    store.allocate_grads(*engine.memory);
-    store.initialize(1, 1);
+    store.allocate_values(engine.exec);
+    store.allocate_grads(engine.exec);
+    store.initialize(engine.exec, 1);
     store.begin_step();
   }
   Tensor filled(Shape shape, float value) {

@@ -70,7 +70,7 @@ class DyingProcess final : public FileSystem {
 class DyingSave : public ::testing::TestWithParam<std::tuple<std::int64_t, Exchange>> {
  protected:
   TinyModel tiny{tiny_config()};
-  Optimizer optimizer{AdamWSpec{}, tiny.store, *tiny.engine.memory};
+  Optimizer optimizer{AdamWSpec{}, tiny.store, tiny.engine.exec};
 
   void set_values(float value) {
     float* data = tiny.store.flat_values().mut().as<float>();
@@ -81,7 +81,7 @@ class DyingSave : public ::testing::TestWithParam<std::tuple<std::int64_t, Excha
     RunState state;
     state.step = step;
     state.tokens = static_cast<std::int64_t>(value);
-    return save_checkpoint(*tiny.world, parent, {tiny.store, &optimizer}, state, "", files);
+    return save_checkpoint(*tiny.world, parent, {tiny.engine.exec, tiny.store, &optimizer}, state, "", files);
   }
 };
 
@@ -109,7 +109,7 @@ TEST_P(DyingSave, LeavesTheOldOrTheNewCheckpointWhole) {
     ASSERT_FALSE(left.empty());
     for (const fs::path& folder : left) {
       set_values(0);
-      const CheckpointIndex index = load_checkpoint(folder, {tiny.store, &optimizer});
+      const CheckpointIndex index = load_checkpoint(folder, {tiny.engine.exec, tiny.store, &optimizer});
       const float value = tiny.store.flat_values().view().as<float>()[0];
       EXPECT_EQ(static_cast<float>(index.state.tokens), value);
       EXPECT_TRUE(value == before || value == after);

@@ -17,7 +17,7 @@ class CheckpointTest : public ::testing::Test {
  protected:
   test::TempFolder temp;
   TinyModel tiny{tiny_config()};
-  Optimizer optimizer{AdamWSpec{}, tiny.store, *tiny.engine.memory};
+  Optimizer optimizer{AdamWSpec{}, tiny.store, tiny.engine.exec};
 
   fs::path save(std::int64_t step) {
     RunState state;
@@ -25,7 +25,7 @@ class CheckpointTest : public ::testing::Test {
     state.next_sample = 7 * step;
     state.seed = 3;
     const auto error =
-        save_checkpoint(*tiny.world, temp.path() / "checkpoints", {tiny.store, &optimizer}, state, "model = transformer\n");
+        save_checkpoint(*tiny.world, temp.path() / "checkpoints", {tiny.engine.exec, tiny.store, &optimizer}, state, "model = transformer\n");
     EXPECT_FALSE(error) << *error;
     return list_checkpoints(temp.path() / "checkpoints").back();
   }
@@ -49,9 +49,9 @@ TEST_F(CheckpointTest, RestoresEveryBitOfParametersOptimizerAndPosition) {
   EXPECT_EQ(folder.filename(), "step-00000042");
 
   TinyModel other(tiny_config());
-  other.store.initialize(99, 1);
-  Optimizer state(AdamWSpec{}, other.store, *other.engine.memory);
-  const CheckpointIndex index = load_checkpoint(folder, {other.store, &state});
+  other.store.initialize(other.engine.exec, 99);
+  Optimizer state(AdamWSpec{}, other.store, other.engine.exec);
+  const CheckpointIndex index = load_checkpoint(folder, {other.engine.exec, other.store, &state});
   EXPECT_EQ(index.state.next_sample, 294);
   EXPECT_EQ(index.state.seed, 3u);
   EXPECT_EQ(index.config, "model = transformer\n");
@@ -60,7 +60,7 @@ TEST_F(CheckpointTest, RestoresEveryBitOfParametersOptimizerAndPosition) {
   EXPECT_TRUE(same(tiny.store.flat_values(), other.store.flat_values()));
   EXPECT_TRUE(same(optimizer.moments()[0].flat, state.moments()[0].flat));
   EXPECT_TRUE(same(optimizer.moments()[1].flat, state.moments()[1].flat));
-  EXPECT_EQ(state.host_state().applied, 42);
+  EXPECT_EQ(state.read_state(other.engine.exec).applied, 42);
 }
 
 TEST_F(CheckpointTest, AnotherModelsCheckpointNamesTheTensorThatDiffers) {
@@ -68,13 +68,13 @@ TEST_F(CheckpointTest, AnotherModelsCheckpointNamesTheTensorThatDiffers) {
   LmConfig wider = tiny_config();
   wider.d_ff = 64;
   TinyModel other(wider);
-  EXPECT_THAT(refusal([&] { load_checkpoint(folder, {other.store, nullptr}); }),
+  EXPECT_THAT(refusal([&] { load_checkpoint(folder, {other.engine.exec, other.store, nullptr}); }),
               ::testing::AllOf(::testing::HasSubstr("blocks.1.ffn.down.weight"), ::testing::HasSubstr("[32, 128]"),
                                ::testing::HasSubstr("[32, 64]")));
   LmConfig shallow = tiny_config();
   shallow.layers = 1;
   TinyModel less(shallow);
-  EXPECT_THAT(refusal([&] { load_checkpoint(folder, {less.store, nullptr}); }), ::testing::HasSubstr("blocks.1."));
+  EXPECT_THAT(refusal([&] { load_checkpoint(folder, {less.engine.exec, less.store, nullptr}); }), ::testing::HasSubstr("blocks.1."));
 }
 
 TEST_F(CheckpointTest, EveryFlippedOrMissingByteOfTheFilesIsFound) {
@@ -93,7 +93,7 @@ TEST_F(CheckpointTest, EveryFlippedOrMissingByteOfTheFilesIsFound) {
       // A space for another blank leaves the index's meaning as it was.
       if (path.extension() == ".json" && (byte == ' ' || byte == '\n')) continue;
       file.seekp(at).put(flipped).flush();
-      const std::string message = refusal([&] { load_checkpoint(folder, {tiny.store, &optimizer}); });
+      const std::string message = refusal([&] { load_checkpoint(folder, {tiny.engine.exec, tiny.store, &optimizer}); });
       file.seekp(at).put(static_cast<char>(byte)).flush();
       const bool padding = message.empty() && path.extension() == ".safetensors" && byte == ' ';
       EXPECT_TRUE(!message.empty() || padding) << path << " byte " << at;
@@ -101,12 +101,12 @@ TEST_F(CheckpointTest, EveryFlippedOrMissingByteOfTheFilesIsFound) {
     const std::string aside = path.string() + ".aside";
     fs::copy_file(path, aside);
     fs::resize_file(path, fs::file_size(path) / 2);
-    EXPECT_THAT(refusal([&] { load_checkpoint(folder, {tiny.store, &optimizer}); }), ::testing::HasSubstr(path.filename().string()));
+    EXPECT_THAT(refusal([&] { load_checkpoint(folder, {tiny.engine.exec, tiny.store, &optimizer}); }), ::testing::HasSubstr(path.filename().string()));
     fs::remove(path);
-    EXPECT_FALSE(refusal([&] { load_checkpoint(folder, {tiny.store, &optimizer}); }).empty());
+    EXPECT_FALSE(refusal([&] { load_checkpoint(folder, {tiny.engine.exec, tiny.store, &optimizer}); }).empty());
     fs::rename(aside, path);
   }
-  load_checkpoint(folder, {tiny.store, &optimizer});
+  load_checkpoint(folder, {tiny.engine.exec, tiny.store, &optimizer});
 }
 
 TEST_F(CheckpointTest, AFailedSaveLeavesTheEarlierOnesAndNoRemains) {
@@ -120,12 +120,12 @@ TEST_F(CheckpointTest, AFailedSaveLeavesTheEarlierOnesAndNoRemains) {
   RunState state;
   state.step = 2;
   const auto error =
-      save_checkpoint(*tiny.world, good.parent_path(), {tiny.store, &optimizer}, state, "", FullDisk());
+      save_checkpoint(*tiny.world, good.parent_path(), {tiny.engine.exec, tiny.store, &optimizer}, state, "", FullDisk());
   ASSERT_TRUE(error);
   EXPECT_NE(error->find("No space left"), std::string::npos) << *error;
   EXPECT_EQ(list_checkpoints(good.parent_path()), std::vector<fs::path>{good});
   EXPECT_EQ(std::distance(fs::directory_iterator(good.parent_path()), fs::directory_iterator()), 1);
-  load_checkpoint(good, {tiny.store, &optimizer});
+  load_checkpoint(good, {tiny.engine.exec, tiny.store, &optimizer});
 }
 
 TEST_F(CheckpointTest, PruningKeepsTheNewestAndARunFolderStandsForItsLatest) {

@@ -15,9 +15,9 @@ namespace weft {
 struct TinyModel {
   explicit TinyModel(const LmConfig& config, DType dtype = DType::f32, int threads = 1)
       : engine(threads), compute(dtype), model(BuildContext{Builder(store), mesh}, config) {
-    store.allocate_values(*engine.memory);
-    store.allocate_grads(*engine.memory);
-    store.initialize(1, 1);
+    store.allocate_values(engine.exec);
+    store.allocate_grads(engine.exec);
+    store.initialize(engine.exec, 1);
   }
 
   Tensor ints(const std::vector<std::int32_t>& values, Shape shape) {

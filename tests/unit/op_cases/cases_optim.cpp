@@ -8,7 +8,6 @@ namespace {
 // A step state as operands: the fields that a case sets, and those that it reads, through a byte view.
 StepState state_at(std::int64_t applied, float lr, float clip_scale = 1, std::int32_t skip = 0) {
   StepState state;
-  state.step = applied;
   state.applied = applied;
   state.lr = lr;
   state.clip_scale = clip_scale;
@@ -139,7 +138,6 @@ OpCase prepare_case(const std::string& name, double sum_of_squares, std::vector<
   op.f32_only = true;
   op.f32_tolerance = 0;
   StepState before = state_at(6, 0.5f, 0.25f, 1);
-  before.step = 9;
   op.inputs = {state_input(before), {.name = "sum", .shape = {1}, .stored = Stored::f64, .values = {sum_of_squares}}};
   if (!loss.empty()) op.inputs.push_back({.name = "loss", .shape = {1}, .stored = Stored::f64, .values = loss});
   op.outputs = {{.name = "state_after",

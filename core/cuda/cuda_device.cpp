@@ -1,0 +1,242 @@
+#include "core/cuda/cuda_device.hpp"
+
+#include <array>
+#include <cstring>
+
+#include "core/cuda/kernels/bind.hpp"
+#include "core/cuda/staging.hpp"
+#include "core/cuda/stream.hpp"
+#include "core/kernels/check.hpp"
+#include "core/tensor/caching_allocator.hpp"
+
+namespace weft::cuda {
+namespace {
+
+class DeviceMemory final : public RawMemory {
+ public:
+  explicit DeviceMemory(int index) : index_(index) {}
+  DeviceId device() const override { return {DeviceKind::cuda, static_cast<std::int8_t>(index_)}; }
+  void* allocate(std::size_t bytes) override {
+    void* data = nullptr;
+    const cudaError_t status = cudaMalloc(&data, bytes);
+    if (status == cudaSuccess) return data;
+    if (status != cudaErrorMemoryAllocation) check(status, "cudaMalloc");
+    cudaGetLastError();  // it is not the next launch's
+    return nullptr;
+  }
+  void deallocate(void* data, std::size_t) noexcept override { cudaFree(data); }
+
+ private:
+  int index_;
+};
+
+class PinnedMemory final : public RawMemory {
+ public:
+  DeviceId device() const override { return {}; }
+  void* allocate(std::size_t bytes) override {
+    void* data = nullptr;
+    const cudaError_t status = cudaHostAlloc(&data, bytes, cudaHostAllocDefault);
+    if (status == cudaSuccess) return data;
+    if (status != cudaErrorMemoryAllocation) check(status, "cudaHostAlloc");
+    cudaGetLastError();
+    return nullptr;
+  }
+  void deallocate(void* data, std::size_t) noexcept override { cudaFreeHost(data); }
+};
+
+class CudaEvent final : public Event {
+ public:
+  void record(ExecContext& queue) override {
+    check(cudaEventRecord(event_.get(), stream_of(queue)), "cudaEventRecord");
+  }
+  void hold(ExecContext& queue) override {
+    check(cudaStreamWaitEvent(stream_of(queue), event_.get(), 0), "cudaStreamWaitEvent");
+  }
+  bool passed() override {
+    const cudaError_t status = cudaEventQuery(event_.get());
+    if (status == cudaErrorNotReady) return false;
+    check(status, "cudaEventQuery");
+    return true;
+  }
+  void wait() override { check(cudaEventSynchronize(event_.get()), "cudaEventSynchronize"); }
+
+ private:
+  EventHandle event_ = cuda::make_event();
+};
+
+class CudaGraph final : public WorkGraph {
+ public:
+  CudaGraph(GraphExecHandle graph, cudaStream_t stream, std::shared_ptr<void> pool)
+      : pool_(std::move(pool)), graph_(std::move(graph)), stream_(stream) {}
+  ~CudaGraph() override { static_cast<void>(cudaStreamSynchronize(stream_)); }
+  void launch() override { check(cudaGraphLaunch(graph_.get(), stream_), "cudaGraphLaunch"); }
+
+ private:
+  std::shared_ptr<void> pool_;
+  GraphExecHandle graph_;
+  cudaStream_t stream_;
+};
+
+DeviceFacts facts_of(int index) {
+  cudaDeviceProp properties{};
+  check(cudaGetDeviceProperties(&properties, index), "cudaGetDeviceProperties");
+  std::array<char, 32> pci{};
+  check(cudaDeviceGetPCIBusId(pci.data(), pci.size(), index), "cudaDeviceGetPCIBusId");
+  int driver = 0, runtime = 0;
+  check(cudaDriverGetVersion(&driver), "cudaDriverGetVersion");
+  check(cudaRuntimeGetVersion(&runtime), "cudaRuntimeGetVersion");
+  const auto version = [](int number) { return fmt::format("{}.{}", number / 1000, number % 1000 / 10); };
+  DeviceFacts facts;
+  facts.name = fmt::format("{}, sm_{}{}", properties.name, properties.major, properties.minor);
+  facts.fast_bf16 = properties.major >= 8;
+  facts.memory_bytes = properties.totalGlobalMem;
+  facts.pci = pci.data();
+  facts.product_size = 4096;
+  facts.libraries = {fmt::format("driver for CUDA {}, runtime {}", version(driver), version(runtime))};
+  return facts;
+}
+
+/// A stream with the staging of its copies.
+class Queue final : public ExecContext {
+ public:
+  Queue(const KernelTable& kernels, Allocator& memory, Allocator& pinned, int threads)
+      : ExecContext(kernels, memory, threads), stream_(make_stream()), staging(pinned) {
+    stream.handle = stream_.get();
+  }
+  ~Queue() override { static_cast<void>(cudaStreamSynchronize(stream_.get())); }
+
+ private:
+  StreamHandle stream_;
+
+ public:
+  Staging staging;
+};
+
+Queue& queue_of(ExecContext& exec) {
+  auto* queue = dynamic_cast<Queue*>(&exec);
+  WEFT_CHECK(queue, "the context is no queue of a CUDA device");
+  return *queue;
+}
+
+void upload(ExecContext& exec, View host, MutView device) {
+  check_transfer(host, device);
+  queue_of(exec).staging.upload(host.data, device.data, host.bytes(), stream_of(exec));
+}
+
+void download(ExecContext& exec, View device, MutView host) {
+  check_transfer(device, host);
+  queue_of(exec).staging.download(device.data, host.data, host.bytes(), stream_of(exec));
+}
+
+void download_later(ExecContext& exec, View device, MutView host) {
+  check_transfer(device, host);
+  if (host.bytes() == 0) return;
+  check(cudaMemcpyAsync(host.data, device.data, host.bytes(), cudaMemcpyDeviceToHost, stream_of(exec)),
+        "cudaMemcpyAsync");
+}
+
+class CudaDevice final : public Device {
+ public:
+  explicit CudaDevice(const DeviceOptions& options) : threads_(options.threads) {
+    check(cudaSetDevice(options.index), "cudaSetDevice");
+    facts_ = facts_of(options.index);
+    memory_ = make_caching_allocator(std::make_unique<DeviceMemory>(options.index), {options.memory_limit});
+    pinned_ = make_caching_allocator(std::make_unique<PinnedMemory>());
+    bind(kernels_, kernel_abi_hash());
+    exec_ = make_queue();
+    try_a_kernel();
+  }
+
+  ~CudaDevice() override { static_cast<void>(cudaDeviceSynchronize()); }
+
+  const DeviceFacts& facts() const override { return facts_; }
+  ExecContext& exec() override { return *exec_; }
+  Allocator& host_memory() override { return *pinned_; }
+
+  std::unique_ptr<ExecContext> make_queue() override {
+    auto queue = std::make_unique<Queue>(kernels_, *memory_, *pinned_, threads_);
+    queue->backend = make_state();
+    return queue;
+  }
+
+  std::unique_ptr<Event> make_event() override { return std::make_unique<CudaEvent>(); }
+  bool asynchronous() const override { return true; }
+
+  std::unique_ptr<WorkGraph> capture(const std::function<void()>& work) override {
+    const cudaStream_t stream = stream_of(*exec_);
+    memory_->begin_pool();
+    cudaGraph_t recorded = nullptr;
+    // Relaxed: the allocator may ask for memory, and other threads go on.
+    check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeRelaxed), "cudaStreamBeginCapture");
+    try {
+      work();
+    } catch (...) {
+      cudaStreamEndCapture(stream, &recorded);
+      const GraphHandle dropped(recorded, &cudaGraphDestroy);
+      memory_->end_pool();
+      throw;
+    }
+    const cudaError_t ended = cudaStreamEndCapture(stream, &recorded);
+    const GraphHandle graph(recorded, &cudaGraphDestroy);
+    std::shared_ptr<void> pool = memory_->end_pool();
+    check(ended, "cudaStreamEndCapture");
+    cudaGraphExec_t ready = nullptr;
+    check(cudaGraphInstantiate(&ready, graph.get(), 0), "cudaGraphInstantiate");
+    return std::make_unique<CudaGraph>(GraphExecHandle(ready, &cudaGraphExecDestroy), stream, std::move(pool));
+  }
+
+ private:
+  // A device of another architecture than the kernels' takes everything but them.
+  void try_a_kernel() {
+    constexpr std::size_t bytes = 64;
+    void* data = memory_->allocate(bytes, MemoryUse::workspace);
+    try {
+      kernels_.elementwise.fill(*exec_, 1.0f, MutView(data, {bytes / sizeof(float)}, DType::f32, memory_->device()));
+      check(cudaStreamSynchronize(stream_of(*exec_)), "cudaStreamSynchronize");
+    } catch (const Error& error) {
+      fail("{} cannot run Weft's kernels: {}", facts_.name, error.what());
+    }
+    memory_->deallocate(data, bytes, MemoryUse::workspace);
+  }
+
+  int threads_;
+  DeviceFacts facts_;
+  std::unique_ptr<CachingAllocator> memory_;
+  std::unique_ptr<CachingAllocator> pinned_;
+  KernelTable kernels_;
+  std::unique_ptr<ExecContext> exec_;
+};
+
+class CudaModule final : public BackendModule {
+ public:
+  int device_count() override { return cuda::device_count(); }
+  std::unique_ptr<Device> open(const DeviceOptions& options) override { return make_device(options); }
+};
+
+}  // namespace
+
+int device_count() {
+  int count = 0;
+  const cudaError_t status = cudaGetDeviceCount(&count);
+  if (status == cudaErrorInsufficientDriver || status == cudaErrorInitializationError)
+    fail("no NVIDIA driver for CUDA {} was found ({})", CUDART_VERSION / 1000, cudaGetErrorString(status));
+  if (status == cudaErrorNoDevice || (status == cudaSuccess && count == 0))
+    fail("the driver shows this process no GPU (is CUDA_VISIBLE_DEVICES empty?)");
+  check(status, "cudaGetDeviceCount");
+  return count;
+}
+
+std::unique_ptr<Device> make_device(const DeviceOptions& options) { return std::make_unique<CudaDevice>(options); }
+
+void bind_transfer(KernelTable& table) {
+  table.transfer.upload.bind(upload);
+  table.transfer.download.bind(download);
+  table.transfer.download_later.bind(download_later);
+}
+
+}  // namespace weft::cuda
+
+extern "C" weft::BackendModule* weft_backend(std::uint64_t abi_hash) {
+  static weft::cuda::CudaModule module;
+  return abi_hash == weft::kernel_abi_hash() ? &module : nullptr;
+}

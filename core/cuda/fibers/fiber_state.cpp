@@ -1,0 +1,60 @@
+#include "core/cuda/fibers/fiber_state.hpp"
+
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "core/base/error.hpp"
+
+namespace weft::cuda::fibers {
+namespace {
+
+constexpr std::size_t space = std::size_t{16} << 30;
+
+}  // namespace
+
+ProtectedMemory::ProtectedMemory() {
+  void* base = mmap(nullptr, space, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  WEFT_CHECK(base != MAP_FAILED, "no address space for device memory");
+  base_ = static_cast<char*>(base);
+}
+
+ProtectedMemory::~ProtectedMemory() { munmap(base_, space); }
+
+void* ProtectedMemory::allocate(std::size_t bytes) {
+  const auto page = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
+  const std::size_t size = (bytes + page - 1) / page * page;
+  if (size > space - used_) return nullptr;
+  char* block = base_ + used_;
+  used_ += size;
+  if (depth_ > 0) protect(PROT_READ | PROT_WRITE);
+  return block;
+}
+
+void ProtectedMemory::open() {
+  if (depth_++ == 0) protect(PROT_READ | PROT_WRITE);
+}
+
+void ProtectedMemory::close() {
+  if (--depth_ == 0) protect(PROT_NONE);
+}
+
+void ProtectedMemory::protect(int rights) {
+  if (used_ > 0) WEFT_CHECK(mprotect(base_, used_, rights) == 0, "device memory cannot be protected");
+}
+
+DeviceState* device_of(ExecContext& exec) {
+  auto* state = dynamic_cast<FiberState*>(exec.backend.get());
+  return state ? &state->device() : nullptr;
+}
+
+void enqueue(ExecContext& exec, std::function<void()> work) {
+  DeviceState* device = device_of(exec);
+  if (device && device->recording) {
+    device->recording->push_back(std::move(work));
+    return;
+  }
+  const Access access(device);
+  work();
+}
+
+}  // namespace weft::cuda::fibers

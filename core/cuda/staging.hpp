@@ -1,0 +1,41 @@
+// Copies between ordinary host memory and the device through pinned memory.
+#pragma once
+#include <array>
+#include <cstddef>
+#include <memory>
+
+#include "core/cuda/stream.hpp"
+#include "core/kernels/exec.hpp"
+
+namespace weft::cuda {
+
+/// A ring of pinned buffers: what the host gives is copied into one at once, and from there by the device when its stream
+/// gets there. A steady stream of small copies never waits, since a buffer's last copy has long run when its turn comes.
+class Staging {
+ public:
+  /// `pinned` outlives it.
+  explicit Staging(Allocator& pinned);
+  ~Staging();
+  Staging(const Staging&) = delete;
+  Staging& operator=(const Staging&) = delete;
+
+  void upload(const void* host, void* device, std::size_t bytes, cudaStream_t stream);
+  /// Waits until the host has it.
+  void download(const void* device, void* host, std::size_t bytes, cudaStream_t stream);
+
+ private:
+  static constexpr std::size_t buffer_bytes = std::size_t{4} << 20;
+  static constexpr std::size_t buffer_count = 4;
+  struct Buffer {
+    void* data = nullptr;
+    EventHandle copied;
+    std::size_t used = 0;
+  };
+  Buffer& next_buffer();
+
+  Allocator& pinned_;
+  std::array<Buffer, buffer_count> buffers_;
+  std::size_t current_ = 0;
+};
+
+}  // namespace weft::cuda

@@ -1,0 +1,110 @@
+#include "launcher/devices.hpp"
+
+#include <dlfcn.h>
+#include <omp.h>
+
+#include <filesystem>
+#include <vector>
+
+#include "core/cpu/device.hpp"
+#include "core/kernels/table.hpp"
+#include "launcher/placement.hpp"
+
+namespace weft {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr const char* module_name = "libweft_cuda.so";
+
+std::vector<fs::path> module_paths() {
+  if (const auto named = environment("WEFT_CUDA_MODULE")) return {*named};
+  std::error_code ignored;
+  const fs::path program = fs::read_symlink("/proc/self/exe", ignored).parent_path();
+  return {program / module_name, program / ".." / "lib" / "weft" / module_name, program / ".." / "lib" / module_name};
+}
+
+int threads_of(const RunOptions& options, const RankEnvironment& rank) {
+  return options.threads > 0 ? static_cast<int>(options.threads) : default_threads(rank);
+}
+
+/// Where a Python environment keeps its packages, with NVIDIA's libraries among them.
+std::vector<fs::path> library_folders() {
+  std::vector<fs::path> folders;
+  std::error_code ignored;
+  const auto add = [&](const fs::path& root) {
+    for (const auto& version : fs::directory_iterator(root / "lib", ignored)) {
+      if (!version.path().filename().string().starts_with("python")) continue;
+      for (const auto& package : fs::directory_iterator(version.path() / "site-packages" / "nvidia", ignored))
+        if (fs::is_directory(package.path() / "lib", ignored)) folders.push_back(package.path() / "lib");
+    }
+  };
+  for (const char* root : {"VIRTUAL_ENV", "CONDA_PREFIX"})
+    if (const auto folder = environment(root)) add(*folder);
+  for (const char* root : {"CUDA_HOME", "CUDA_PATH"})
+    if (const auto folder = environment(root)) folders.push_back(fs::path(*folder) / "lib64");
+  return folders;
+}
+
+std::unique_ptr<Device> open_cuda(const CudaModule& cuda, const RunOptions& options, const RankEnvironment& rank) {
+  DeviceOptions device;
+  device.index = rank.local_rank % cuda.devices;
+  device.memory_limit = options.memory_limit;
+  device.threads = threads_of(options, rank);
+  device.library_folders = library_folders();
+  return cuda.module->open(device);
+}
+
+std::unique_ptr<Device> open_cpu(const RunOptions& options, const RankEnvironment& rank) {
+  const int threads = threads_of(options, rank);
+  omp_set_num_threads(threads);
+  return cpu::make_device({threads, options.memory_limit});
+}
+
+}  // namespace
+
+CudaModule load_cuda_module() {
+  CudaModule found;
+  for (const fs::path& path : module_paths()) {
+    std::error_code ignored;
+    if (!fs::exists(path, ignored)) continue;
+    void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
+    if (!library) {
+      const char* reason = dlerror();
+      found.missing = fmt::format("{} cannot be loaded: {}", path.string(), reason ? reason : "no reason given");
+      return found;
+    }
+    const auto entry = reinterpret_cast<BackendEntry>(dlsym(library, backend_entry_name));
+    BackendModule* module = entry ? entry(kernel_abi_hash()) : nullptr;
+    if (!module) {
+      found.missing = fmt::format("{} belongs to another build of Weft", path.string());
+      return found;
+    }
+    try {
+      found.devices = module->device_count();
+      found.module = module;
+    } catch (const Error& error) {
+      found.missing = error.what();
+    }
+    return found;
+  }
+  found.missing = "this build has no CUDA module (it is built where nvcc is found)";
+  return found;
+}
+
+std::unique_ptr<Device> open_device(const RunOptions& options, const RankEnvironment& rank) {
+  if (options.device == DeviceChoice::cpu) return open_cpu(options, rank);
+  const CudaModule cuda = load_cuda_module();
+  if (cuda.module) {
+    try {
+      return open_cuda(cuda, options, rank);
+    } catch (const Error& error) {
+      fail_user("--device: the GPU cannot be used: {}; --device cpu would be right", error.what());
+    }
+  }
+  if (options.device == DeviceChoice::cuda)
+    fail_user("--device: found cuda, but {}; cpu or auto would be right", cuda.missing);
+  return open_cpu(options, rank);
+}
+
+}  // namespace weft

@@ -1,0 +1,117 @@
+// Training on a device whose memory only kernels and copies can reach (the CUDA kernels' source on fibers): what the host
+// does there would be a fault on a GPU, is one here too.
+#include <gmock/gmock.h>
+
+#include <algorithm>
+#include <cmath>
+#include <fstream>
+#include <map>
+#include <nlohmann/json.hpp>
+
+#include "run_weft.hpp"
+
+namespace weft::test {
+namespace {
+
+using Words = std::vector<std::string>;
+using testing::HasSubstr;
+
+constexpr int steps = 8;
+
+class FiberDevice : public testing::Test {
+ protected:
+  FiberDevice() {
+    std::string text;
+    for (int i = 0; text.size() < 3000; ++i) text += "line " + std::to_string(i * i % 29) + " of warp and weft\n";
+    data_ = folder_.write("text", text);
+  }
+
+  Outcome weft(const Words& words) const {
+    Words all = {"env", "WEFT_CUDA_MODULE=" WEFT_FIBER_MODULE, weft_path()};
+    all.insert(all.end(), words.begin(), words.end());
+    return run_program(all, 300);
+  }
+
+  Outcome train(const std::string& out, const std::string& device, const Words& more = {}) const {
+    Words words = {"train", "--data", data_, "--out", folder_ / out, "--device", device, "--quiet"};
+    for (const auto& [option, value] : std::map<std::string, std::string>{{"layers", "1"},
+                                                                          {"d-model", "16"},
+                                                                          {"heads", "2"},
+                                                                          {"seq", "12"},
+                                                                          {"batch", "4"},
+                                                                          {"micro-batch", "2"},
+                                                                          {"dropout", "0.1"},
+                                                                          {"lr", "3e-3"},
+                                                                          {"schedule", "constant"},
+                                                                          {"warmup", "0"},
+                                                                          {"threads", "1"},
+                                                                          {"valid-tokens", "40"}})
+      words.insert(words.end(), {"--" + option, value});
+    if (std::ranges::find(more, "--steps") == more.end()) words.insert(words.end(), {"--steps", std::to_string(steps)});
+    words.insert(words.end(), more.begin(), more.end());
+    return weft(words);
+  }
+
+  /// A column of metrics.jsonl, by step, as it stands there.
+  std::map<int, std::string> column(const std::string& out, const std::string& name) const {
+    std::map<int, std::string> values;
+    std::ifstream file(folder_ / (out + "/metrics.jsonl"));
+    for (std::string line; std::getline(file, line);) {
+      const auto row = nlohmann::json::parse(line);
+      if (row.contains(name)) values[row.at("step").get<int>()] = row.at(name).dump();
+    }
+    return values;
+  }
+
+  TemporaryFolder folder_;
+  std::string data_;
+};
+
+void expect_near(const std::map<int, std::string>& expected, const std::map<int, std::string>& found,
+                 double tolerance) {
+  ASSERT_FALSE(expected.empty());
+  ASSERT_EQ(expected.size(), found.size());
+  for (const auto& [step, value] : expected)
+    EXPECT_NEAR(std::stod(found.at(step)) / std::stod(value), 1, tolerance) << "step " << step;
+}
+
+TEST_F(FiberDevice, TrainsAsTheCpuDoes) {
+  for (const std::string dtype : {"f32", "bf16"}) {
+    const Outcome cpu = train("cpu_" + dtype, "cpu", {"--dtype", dtype});
+    ASSERT_EQ(cpu.status, 0) << cpu.err;
+    const Outcome fibers = train("fibers_" + dtype, "cuda", {"--dtype", dtype});
+    ASSERT_EQ(fibers.status, 0) << fibers.err;
+    const double tolerance = dtype == "f32" ? 1e-5 : 5e-3;
+    for (const char* name : {"loss", "valid_loss"})
+      expect_near(column("cpu_" + dtype, name), column("fibers_" + dtype, name), tolerance);
+    expect_near(column("cpu_" + dtype, "grad_norm"), column("fibers_" + dtype, "grad_norm"), 5 * tolerance);
+  }
+}
+
+TEST_F(FiberDevice, ARecordedStepReplaysToTheSameBits) {
+  ASSERT_EQ(train("eager", "cuda", {"--cuda-graph", "off", "--valid-every", "3"}).status, 0);
+  ASSERT_EQ(train("replayed", "cuda", {"--cuda-graph", "auto", "--valid-every", "3"}).status, 0);
+  for (const char* name : {"loss", "grad_norm", "valid_loss"})
+    EXPECT_EQ(column("eager", name), column("replayed", name)) << name;
+  EXPECT_EQ(column("replayed", "loss").size(), steps);
+}
+
+TEST_F(FiberDevice, ResumesToTheSameBitsAndItsCheckpointServesTheCpu) {
+  ASSERT_EQ(train("whole", "cuda").status, 0);
+  for (const char* end : {"5", "8"}) {
+    const Outcome part = train("parts", "cuda", {"--steps", end});
+    ASSERT_EQ(part.status, 0) << part.err;
+  }
+  EXPECT_EQ(column("whole", "loss"), column("parts", "loss"));
+  EXPECT_EQ(column("whole", "grad_norm"), column("parts", "grad_norm"));
+
+  const Outcome evaluated = weft({"eval", "--checkpoint", folder_ / "parts", "--device", "cpu"});
+  EXPECT_EQ(evaluated.status, 0) << evaluated.err;
+  const Outcome sampled =
+      weft({"sample", "--checkpoint", folder_ / "parts", "--device", "cuda", "--prompt", "line", "--tokens", "6"});
+  EXPECT_EQ(sampled.status, 0) << sampled.err;
+  EXPECT_THAT(sampled.out, HasSubstr("line"));
+}
+
+}  // namespace
+}  // namespace weft::test
