@@ -8,11 +8,6 @@
 
 namespace {
 
-std::string& error_text() {
-  static std::string text;
-  return text;
-}
-
 std::string device_json(int capability) {
   // The numbers that NVIDIA documents for A100, H100 and B200.
   struct Gpu {
@@ -40,10 +35,11 @@ std::string device_json(int capability) {
 
 template <class Function>
 Function* real(const char* name) {
-  static void* const library = dlopen(WEFT_REAL_CUDNN, RTLD_NOW | RTLD_LOCAL);
-  void* const found = library ? dlsym(library, name) : nullptr;
-  if (!found) error_text() = std::string(WEFT_REAL_CUDNN) + " has no " + name;
-  return reinterpret_cast<Function*>(found);
+  static void* const library = [] {
+    dlopen(WEFT_FAKE_DRIVER, RTLD_NOW | RTLD_LOCAL);  // found from now on by its name
+    return dlopen(WEFT_REAL_CUDNN, RTLD_NOW | RTLD_LOCAL);
+  }();
+  return library ? reinterpret_cast<Function*>(dlsym(library, name)) : nullptr;
 }
 #define REAL(name) real<decltype(::name)>(#name)
 
