@@ -40,6 +40,10 @@ void CublasLt::check(cublasStatus_t status, const char* call) const {
     fail("{}: {} ({}, version {})", call, status_name(status), library.path(), version());
 }
 
+std::string CublasLt::description() const {
+  return fmt::format("cuBLASLt {} ({})", version_text(version()), library.path());
+}
+
 ProductKey key_of(const MatmulArgs& args) {
   const auto [m, n, k] = shape_of(args);
   const ConstMatrix added = addend_of(args);
@@ -186,10 +190,6 @@ void CublasLtState::run(const MatmulArgs& args, void* stream) {
                          &beta, addend_of(args).data, way.c.get(), args.out.data, way.d.get(), &way.algo,
                          args.workspace, cublaslt_workspace, static_cast<cudaStream_t>(stream)),
              "cublasLtMatmul");
-}
-
-std::unique_ptr<BackendState> make_cublaslt_state(CublasLtOptions options) {
-  return std::make_unique<CublasLtState>(std::move(options));
 }
 
 }  // namespace weft::cuda

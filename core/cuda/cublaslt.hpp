@@ -20,6 +20,8 @@ struct CublasLt {
   explicit CublasLt(Library opened) : library(std::move(opened)) {}
   /// Throws Error that names the call and cuBLASLt's reason.
   void check(cublasStatus_t status, const char* call) const;
+  /// Name, version and file.
+  std::string description() const;
 
   template <class Function>
   using Entry = Function*;
@@ -67,8 +69,8 @@ struct CublasLtOptions {
   TuningTable tuning{};
 };
 
-/// What the matrix products keep in ExecContext::backend, for the device that is current when it is made.
-class CublasLtState final : public BackendState {
+/// What is kept for the matrix products, for the device that is current when it is made.
+class CublasLtState {
  public:
   /// Throws Error if the library is missing or the device cannot be used.
   explicit CublasLtState(CublasLtOptions options);
@@ -106,7 +108,5 @@ class CublasLtState final : public BackendState {
   LibraryHandle handle_;
   std::unordered_map<ProductKey, Plan, KeyHash> plans_;
 };
-
-std::unique_ptr<BackendState> make_cublaslt_state(CublasLtOptions options);
 
 }  // namespace weft::cuda

@@ -29,10 +29,14 @@ void launch(ExecContext& exec, std::int64_t blocks, const Kernel& kernel, std::s
   if (blocks == 0) return;
   WEFT_CHECK(blocks > 0 && blocks <= 0x7fffffff, "a grid of {} blocks", blocks);
   constexpr std::size_t without_asking = 48 << 10;
-  if (shared_bytes > without_asking)
-    check(cudaFuncSetAttribute(run_kernel<Kernel>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                               static_cast<int>(shared_bytes)),
-          "cudaFuncSetAttribute");
+  if (shared_bytes > without_asking) {
+    const auto set = [](cudaFuncAttribute attribute, int value) {
+      check(cudaFuncSetAttribute(run_kernel<Kernel>, attribute, value), "cudaFuncSetAttribute");
+    };
+    set(cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes));
+    // Such a kernel keeps what it reads again in shared memory, which bounds how many blocks fit a processor.
+    set(cudaFuncAttributePreferredSharedMemoryCarveout, cudaSharedmemCarveoutMaxShared);
+  }
   run_kernel<Kernel><<<static_cast<unsigned>(blocks), Kernel::threads, shared_bytes,
                        static_cast<cudaStream_t>(exec.stream.handle)>>>(kernel);
   check(cudaGetLastError(), "kernel launch");

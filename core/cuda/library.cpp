@@ -23,6 +23,10 @@ std::vector<fs::path> library_folders(std::span<const fs::path> site_packages) {
   return folders;
 }
 
+std::string version_text(std::size_t version) {
+  return fmt::format("{}.{}.{}", version / 10000, version / 100 % 100, version % 100);
+}
+
 Library::Library(std::string_view what, std::span<const std::string_view> names, std::span<const fs::path> folders) {
   std::string reasons;
   // CUDA's libraries leave threads and exit handlers behind, so their code stays in memory.

@@ -14,6 +14,9 @@ namespace weft::cuda {
 /// site-packages folder, by name.
 std::vector<std::filesystem::path> library_folders(std::span<const std::filesystem::path> site_packages = {});
 
+/// "13.1.2" of 130102, as cuBLASLt, cuDNN and NCCL number their versions.
+std::string version_text(std::size_t version);
+
 class Library {
  public:
   /// Opens the first of `names` (the best first) that can be opened, each as it is and then in each folder. Throws

@@ -1,4 +1,5 @@
 // Multi-head attention; see core/kernels/attention.hpp. Here stands the choice of who computes.
+#include "core/cuda/fused_attention.hpp"
 #include "core/cuda/kernels/attention_problem.hpp"
 #include "core/cuda/kernels/bind.hpp"
 #include "core/kernels/check.hpp"
@@ -6,10 +7,9 @@
 namespace weft::cuda {
 namespace {
 
-// A faster path for some calls is asked first in these two: `if (suits(q, k, spec)) return …`.
 void forward(ExecContext& exec, View q, View k, View v, AttentionSpec spec, MutView out, MutView lse) {
   check_attention_forward(q, k, v, out, lse);
-  if (q.numel() == 0) return;
+  if (q.numel() == 0 || fused_attention(exec, AttentionForward{q, k, v, spec, out, lse})) return;
   attention::forward_on_cores(exec, q, k, v, spec, out, lse);
 }
 
@@ -17,6 +17,7 @@ void backward(ExecContext& exec, View q, View k, View v, View out, View lse, Vie
               MutView dk, MutView dv) {
   check_attention_backward(q, k, v, out, lse, dout, dq, dk, dv);
   if (q.numel() == 0 && k.numel() == 0) return;
+  if (q.numel() != 0 && fused_attention(exec, AttentionBackward{q, k, v, out, lse, dout, spec, dq, dk, dv})) return;
   attention::backward_on_cores(exec, q, k, v, out, lse, dout, spec, dq, dk, dv);
 }
 

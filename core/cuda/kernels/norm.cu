@@ -31,10 +31,11 @@ template <class T, int Width, int Held>
 struct RowPacks {
   Pack<T, Width> at[Held > 0 ? Held : 1] = {};
 
-  /// The pack that a pass before this one left in at[j].
+  /// The pack that a pass before this one left in at[j]; with Held = 0 there is one place, which is filled anew.
   WEFT_DEVICE const Pack<T, Width>& again(int j, const T* from) {
-    if constexpr (Held == 0) at[j] = load_pack<Width>(from);
-    return at[j];
+    if constexpr (Held > 0) return at[j];
+    at[0] = load_pack<Width>(from);
+    return at[0];
   }
 };
 
@@ -129,6 +130,8 @@ template <class T, int Width, int Threads, int Held>
 struct Backward {
   static constexpr int threads = Threads;
   static constexpr std::size_t shared_bytes = 2 * 2 * sizeof(float) * (Threads / warp_threads);
+  /// Of gain and dsum: they are read again where registers do not reach for all.
+  static constexpr int held_inputs = Width == 1 && Threads * Held > 4096 ? 0 : Held;
   const T* dy;
   const T* sum;
   const float* gain;
@@ -168,33 +171,36 @@ struct Backward {
     const int thread = block.thread();
     const float count = static_cast<float>(cols);
     const PhiloxKey key = dropout.read_key();
-    Pack<float, Width> dgain[held] = {}, dbias[held] = {}, weight[held];
-    if constexpr (Held > 0)
+    Pack<float, Width> dgain[held] = {}, dbias[held] = {};
+    RowPacks<float, Width, held_inputs> weights;
+    if constexpr (held_inputs > 0)
       for_packs<Width, Threads, Held>(thread, cols,
-                                      [&](int j, std::int64_t col) { weight[j] = load_pack<Width>(gain + col); });
+                                      [&](int j, std::int64_t col) { weights.at[j] = load_pack<Width>(gain + col); });
     for (std::int64_t row = begin; row < end; ++row) {
       const std::int64_t start = row * cols;
       const float center = mean ? mean[row] : 0.0f, scale = rstd[row];
-      RowPacks<T, Width, Held> xs, ds, sums;
+      RowPacks<T, Width, Held> xs, ds;
+      RowPacks<T, Width, held_inputs> sums;
       if constexpr (Held > 0)
         for_packs<Width, Threads, Held>(thread, cols, [&](int j, std::int64_t col) {
           xs.at[j] = load_pack<Width>(sum + start + col);
           ds.at[j] = load_pack<Width>(dy + start + col);
-          if (dsum) sums.at[j] = load_pack<Width>(dsum + start + col);
+          if constexpr (held_inputs > 0)
+            if (dsum) sums.at[j] = load_pack<Width>(dsum + start + col);
         });
       float sum_g = 0, sum_gx = 0;
       for_packs<Width, Threads, Held>(thread, cols, [&](int j, std::int64_t col) {
         xs.again(j, sum + start + col);
         ds.again(j, dy + start + col);
         if constexpr (Held == 0) {
-          weight[j] = load_pack<Width>(gain + col);
           dgain[j] = dbias[j] = {};
           if (row > begin) dgain[j] = load_pack<Width>(gains + block.index() * cols + col);
           if (row > begin && biases) dbias[j] = load_pack<Width>(biases + block.index() * cols + col);
         }
+        const Pack<float, Width>& weight = weights.again(j, gain + col);
         for (int k = 0; k < Width; ++k) {
           const float d = to_float(ds.at[j].at[k]), normed = (to_float(xs.at[j].at[k]) - center) * scale;
-          const float g = d * weight[j].at[k];
+          const float g = d * weight.at[k];
           sum_g += g;
           sum_gx += g * normed;
           dgain[j].at[k] += d * normed;
@@ -208,14 +214,15 @@ struct Backward {
       for_packs<Width, Threads, Held>(thread, cols, [&](int j, std::int64_t col) {
         xs.again(j, sum + start + col);
         ds.again(j, dy + start + col);
-        if (dsum) sums.again(j, dsum + start + col);
-        if constexpr (Held == 0) weight[j] = load_pack<Width>(gain + col);
+        const Pack<float, Width>& weight = weights.again(j, gain + col);
+        Pack<T, Width> added{};
+        if (dsum) added = sums.again(j, dsum + start + col);
         Pack<T, Width> out;
         for (int k = 0; k < Width; ++k) {
           const float normed = (to_float(xs.at[j].at[k]) - center) * scale;
-          const float g = to_float(ds.at[j].at[k]) * weight[j].at[k];
+          const float g = to_float(ds.at[j].at[k]) * weight.at[k];
           const float gradient = (g - mean_g - normed * mean_gx) * scale;
-          out.at[k] = from_float<T>(dsum ? gradient + to_float(sums.at[j].at[k]) : gradient);
+          out.at[k] = from_float<T>(dsum ? gradient + to_float(added.at[k]) : gradient);
         }
         store_pack(dx + start + col, out);
         if (!dbranch) return;

@@ -7,6 +7,7 @@
 #include "core/base/philox.hpp"
 #include "core/cuda/cublaslt.hpp"
 #include "core/cuda/kernels/bind.hpp"
+#include "core/cuda/state.hpp"
 #include "tests/unit/cuda/fake_cublaslt.hpp"
 #include "tests/unit/op_cases/check.hpp"
 
@@ -23,6 +24,10 @@ CublasLtOptions fake_options() {
   options.folders = {};
   options.fuse_sums = true;
   return options;
+}
+
+std::unique_ptr<BackendState> fake_state() {
+  return std::make_unique<cuda::CudaState>(fake_options(), [] { return std::unique_ptr<cuda::FusedAttention>(); });
 }
 
 FakeCublasLt& fake() {
@@ -260,7 +265,7 @@ TEST_F(Matmul, ATargetBeyondTheVocabularyMakesItsLossNoNumber) {
   std::vector<std::int32_t> targets = {3, 2};
   KernelTable kernels;
   cuda::bind_linear(kernels);
-  HostMachine machine(kernels, cuda::make_cublaslt_state(fake_options()), 1);
+  HostMachine machine(kernels, fake_state(), 1);
   const WeightRef weight{View(w.data(), {3, 4}, DType::f32)};
   kernels.linear.cross_entropy(machine.exec(), View(h.data(), {2, 4}, DType::f32), weight,
                                View(targets.data(), {2}, DType::i32), View(weights.data(), {2}, DType::f32), 1.0f,
@@ -309,7 +314,7 @@ Results run_on_fake(const Point& point) {
       }
     });
   });
-  HostMachine machine(kernels, cuda::make_cublaslt_state(fake_options()), 1);
+  HostMachine machine(kernels, fake_state(), 1);
   return execute(machine, point.op, point.activation);
 }
 

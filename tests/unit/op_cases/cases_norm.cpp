@@ -97,10 +97,14 @@ std::vector<OpCase> norm_cases() {
       {"layer_branch_dropout", layer, 6, 37, true, true, true, 0.3f, overwrite, true},
       {"layer_branch_dropout_last", layer, 6, 64, true, true, true, 0.3f, add, false},
       {"layer_large", layer, 150, 384, true, true, true, 0.3f, overwrite, true},
+      {"layer_1501_columns", layer, 5, 1501, true, true, true, 0.3f, overwrite, true},
+      {"layer_4099_columns", layer, 5, 4099, true, true, true, 0.3f, overwrite, true},
+      {"layer_8208_columns", layer, 5, 8208, true, true, true, 0, add, true},
       {"rms", rms, 7, 33, false, false, true, 0, overwrite, false},
       {"rms_one_column", rms, 3, 1, false, false, true, 0, overwrite, false, 0.5f},
       {"rms_branch_add_gradients", rms, 6, 37, true, false, true, 0, add, true},
       {"rms_branch_dropout", rms, 6, 301, true, false, true, 0.3f, overwrite, true},
+      {"rms_4104_columns", rms, 5, 4104, false, false, true, 0, overwrite, false},
       {"rms_large", rms, 300, 130, true, false, true, 0, overwrite, true},
   };
   std::vector<OpCase> cases;
