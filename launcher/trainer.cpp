@@ -109,7 +109,8 @@ void Trainer::start_or_resume() {
     built_->store.initialize(options_.run.seed, session_.engine().threads());
     return;
   }
-  const CheckpointIndex index = load_checkpoint(started_from_, {built_->store, optimizer_.get()});
+  const CheckpointIndex index = read_index(session_.world(), started_from_);
+  load_checkpoint(session_.world(), index, started_from_, {built_->store, optimizer_.get()});
   if (index.state.seed != options_.run.seed)
     fail_user("--seed: found {}, {} was trained with {}; the same seed would be right", options_.run.seed,
               started_from_.string(), index.state.seed);

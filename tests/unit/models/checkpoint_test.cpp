@@ -29,6 +29,11 @@ class CheckpointTest : public ::testing::Test {
     EXPECT_FALSE(error) << *error;
     return list_checkpoints(temp.path() / "checkpoints").back();
   }
+  CheckpointIndex load(const fs::path& folder, const CheckpointTarget& target) {
+    CheckpointIndex index = read_index(*tiny.world, folder);
+    load_checkpoint(*tiny.world, index, folder, target);
+    return index;
+  }
   static std::string refusal(const std::function<void()>& run) {
     try {
       run();
@@ -51,7 +56,7 @@ TEST_F(CheckpointTest, RestoresEveryBitOfParametersOptimizerAndPosition) {
   TinyModel other(tiny_config());
   other.store.initialize(99, 1);
   Optimizer state(AdamWSpec{}, other.store, *other.engine.memory);
-  const CheckpointIndex index = load_checkpoint(folder, {other.store, &state});
+  const CheckpointIndex index = load(folder, {other.store, &state});
   EXPECT_EQ(index.state.next_sample, 294);
   EXPECT_EQ(index.state.seed, 3u);
   EXPECT_EQ(index.config, "model = transformer\n");
@@ -68,13 +73,13 @@ TEST_F(CheckpointTest, AnotherModelsCheckpointNamesTheTensorThatDiffers) {
   LmConfig wider = tiny_config();
   wider.d_ff = 64;
   TinyModel other(wider);
-  EXPECT_THAT(refusal([&] { load_checkpoint(folder, {other.store, nullptr}); }),
+  EXPECT_THAT(refusal([&] { load(folder, {other.store, nullptr}); }),
               ::testing::AllOf(::testing::HasSubstr("blocks.1.ffn.down.weight"), ::testing::HasSubstr("[32, 128]"),
                                ::testing::HasSubstr("[32, 64]")));
   LmConfig shallow = tiny_config();
   shallow.layers = 1;
   TinyModel less(shallow);
-  EXPECT_THAT(refusal([&] { load_checkpoint(folder, {less.store, nullptr}); }), ::testing::HasSubstr("blocks.1."));
+  EXPECT_THAT(refusal([&] { load(folder, {less.store, nullptr}); }), ::testing::HasSubstr("blocks.1."));
 }
 
 TEST_F(CheckpointTest, EveryFlippedOrMissingByteOfTheFilesIsFound) {
@@ -93,7 +98,7 @@ TEST_F(CheckpointTest, EveryFlippedOrMissingByteOfTheFilesIsFound) {
       // A space for another blank leaves the index's meaning as it was.
       if (path.extension() == ".json" && (byte == ' ' || byte == '\n')) continue;
       file.seekp(at).put(flipped).flush();
-      const std::string message = refusal([&] { load_checkpoint(folder, {tiny.store, &optimizer}); });
+      const std::string message = refusal([&] { load(folder, {tiny.store, &optimizer}); });
       file.seekp(at).put(static_cast<char>(byte)).flush();
       const bool padding = message.empty() && path.extension() == ".safetensors" && byte == ' ';
       EXPECT_TRUE(!message.empty() || padding) << path << " byte " << at;
@@ -101,12 +106,12 @@ TEST_F(CheckpointTest, EveryFlippedOrMissingByteOfTheFilesIsFound) {
     const std::string aside = path.string() + ".aside";
     fs::copy_file(path, aside);
     fs::resize_file(path, fs::file_size(path) / 2);
-    EXPECT_THAT(refusal([&] { load_checkpoint(folder, {tiny.store, &optimizer}); }), ::testing::HasSubstr(path.filename().string()));
+    EXPECT_THAT(refusal([&] { load(folder, {tiny.store, &optimizer}); }), ::testing::HasSubstr(path.filename().string()));
     fs::remove(path);
-    EXPECT_FALSE(refusal([&] { load_checkpoint(folder, {tiny.store, &optimizer}); }).empty());
+    EXPECT_FALSE(refusal([&] { load(folder, {tiny.store, &optimizer}); }).empty());
     fs::rename(aside, path);
   }
-  load_checkpoint(folder, {tiny.store, &optimizer});
+  load(folder, {tiny.store, &optimizer});
 }
 
 TEST_F(CheckpointTest, AFailedSaveLeavesTheEarlierOnesAndNoRemains) {
@@ -125,7 +130,7 @@ TEST_F(CheckpointTest, AFailedSaveLeavesTheEarlierOnesAndNoRemains) {
   EXPECT_NE(error->find("No space left"), std::string::npos) << *error;
   EXPECT_EQ(list_checkpoints(good.parent_path()), std::vector<fs::path>{good});
   EXPECT_EQ(std::distance(fs::directory_iterator(good.parent_path()), fs::directory_iterator()), 1);
-  load_checkpoint(good, {tiny.store, &optimizer});
+  load(good, {tiny.store, &optimizer});
 }
 
 TEST_F(CheckpointTest, PruningKeepsTheNewestAndARunFolderStandsForItsLatest) {
