@@ -27,25 +27,23 @@ std::string processor_name() {
 
 }  // namespace
 
-Engine::Engine(const RunOptions& options) {
+DeviceTraits Engine::best_traits(const RunOptions& options) {
   if (options.device == DeviceChoice::cuda)
     fail_user("--device: found cuda, but this build has no CUDA module; cpu or auto would be right");
+  return {DeviceKind::cpu, cpu::best_isa(), cpu::has_bf16()};
+}
+
+Engine::Engine(const RunOptions& options, const DeviceTraits& traits) : isa_(traits.isa) {
   memory_ = make_caching_allocator(make_host_memory(), {options.memory_limit});
-  cpu::bind(kernels_, kernel_abi_hash(), cpu::best_isa());
+  cpu::bind(kernels_, kernel_abi_hash(), isa_);
   const int threads = options.threads > 0 ? static_cast<int>(options.threads) : default_threads(rank_environment());
   omp_set_num_threads(threads);
   exec_ = std::make_unique<ExecContext>(kernels_, *memory_, threads);
   exec_->backend = cpu::make_state();
 }
 
-DType Engine::compute(DTypeChoice choice) const {
-  if (choice == DTypeChoice::f32) return DType::f32;
-  if (choice == DTypeChoice::bf16) return DType::bf16;
-  return cpu::has_bf16() ? DType::bf16 : DType::f32;
-}
-
 std::string Engine::description() const {
-  return fmt::format("{}, {}, {} thread{}", processor_name(), cpu::name_of(cpu::best_isa()), threads(),
+  return fmt::format("{}, {}, {} thread{}", processor_name(), cpu::name_of(isa_), threads(),
                      threads() == 1 ? "" : "s");
 }
 
@@ -78,6 +76,7 @@ Session::Session(const Options& options, MpiRuntime& mpi, CommLog& log)
       mesh_(mpi.world(), log,
             MeshSizes{static_cast<int>(options.layout.pp), static_cast<int>(options.layout.dp),
                       static_cast<int>(options.layout.sp), static_cast<int>(options.layout.tp)}),
-      engine_(options.run) {}
+      traits_(agree_on_traits(mpi, Engine::best_traits(options.run))), engine_(options.run, traits_),
+      compute_(compute_dtype(options.run.dtype, traits_)) {}
 
 }  // namespace weft

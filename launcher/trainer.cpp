@@ -11,6 +11,7 @@
 #include "launcher/report.hpp"
 #include "launcher/run_files.hpp"
 #include "launcher/signals.hpp"
+#include "parallel/comm/agreement.hpp"
 #include "parallel/text_exchange.hpp"
 
 namespace weft {
@@ -41,11 +42,15 @@ Trainer::Trainer(const Options& options, Session& session)
   order.order = options.data.sampler == SamplerChoice::shuffled ? SampleOrder::shuffled : SampleOrder::streams;
   order.lanes = train.batch;
   sampler_ = std::make_unique<Sampler>(data_.train, order);
+  check_same_on_all_ranks(session.world(), "data",
+                          fmt::format("{} training tokens\n{} validation tokens\n{} kinds of tokens\n",
+                                      total_tokens(data_.train), total_tokens(data_.valid), data_.vocab_size));
   if (!data_.valid.empty()) valid_ = std::make_unique<EvalWindows>(data_.valid, train.seq);
 
   built_ = build_model(make_lm_config(options.model, train.seq, data_.vocab_size), session.mesh());
-  compute_ = session.engine().compute(options.run.dtype);
-  config_ = config_text(options);
+  compute_ = session.compute();
+  options_.run.dtype = compute_ == DType::bf16 ? DTypeChoice::bf16 : DTypeChoice::f32;
+  config_ = config_text(options_);
   Allocator& memory = session.engine().memory();
   built_->store.allocate_values(memory);
   built_->store.allocate_grads(memory);
@@ -120,6 +125,10 @@ void Trainer::start_or_resume() {
         "--seq, "
         "--sampler and, with streams, --batch would be right",
         started_from_.string(), index.state.epoch_samples, sampler_->epoch_samples());
+  const DTypeChoice before = parse_config("train", index.config, started_from_.string()).run.dtype;
+  if (session_.main_rank() && before != DTypeChoice::automatic && before != options_.run.dtype)
+    log_warning("{} was trained in {}, from here on it is {} (--dtype)", started_from_.string(), name_of(before),
+                name_of(options_.run.dtype));
   state_ = index.state;
   if (started_from_.parent_path() == checkpoints_) saved_step_ = state_.step;
 }

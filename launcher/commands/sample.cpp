@@ -37,7 +37,7 @@ ExitStatus sample_checkpoint(const Options& options, MpiRuntime& mpi, CommLog& l
   how.top_k = options.sample.top_k;
   how.top_p = options.sample.top_p;
   how.seed = options.run.seed;
-  how.compute = session.engine().compute(options.run.dtype);
+  how.compute = session.compute();
   StreamingDecoder decoder(*tokenizer);
   const auto write = [](const std::string& text) {
     std::fwrite(text.data(), 1, text.size(), stdout);
