@@ -43,7 +43,7 @@ RankEnvironment rank_environment() {
     const auto size = number(names.size);
     // A batch script itself has SLURM_PROCID but no step of tasks.
     if (!rank || !size || (std::string_view(names.starter) == "srun" && !number("SLURM_STEP_ID"))) continue;
-    return {names.starter, *rank, *size, number(names.local_rank).value_or(0), number(names.local_size).value_or(1)};
+    return {names.starter, names.rank, *rank, *size, number(names.local_rank).value_or(0), number(names.local_size).value_or(1)};
   }
   return {};
 }

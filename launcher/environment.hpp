@@ -13,6 +13,7 @@ std::optional<std::string> environment(const char* name);
 /// Who started this process as a rank, as its variables say, before MPI is up.
 struct RankEnvironment {
   std::string starter;  ///< "mpirun", "srun", "mpiexec", or empty: alone
+  std::string rank_variable;  ///< the name of the one that `rank` comes from
   int rank = 0;
   int size = 1;
   int local_rank = 0;  ///< among the ranks of this host
@@ -22,6 +23,9 @@ struct RankEnvironment {
 };
 
 RankEnvironment rank_environment();
+
+/// Names the job that a rank belongs to; PMIx sets it (Open MPI, srun --mpi=pmix), other starters may not.
+inline constexpr const char* job_variable = "PMIX_NAMESPACE";
 
 /// What `weft launch` tells its ranks.
 namespace launch_variable {

@@ -17,6 +17,7 @@
 
 #include "core/base/clock.hpp"
 #include "core/base/error.hpp"
+#include "launcher/environment.hpp"
 #include "launcher/processes.hpp"
 #include "launcher/ranks.hpp"
 #include "launcher/signals.hpp"
@@ -175,7 +176,7 @@ std::vector<pid_t> Job::local_ranks() const {
 void Job::remember_namespace() {
   if (!namespace_.empty() || ended_) return;
   for (const pid_t rank : local_ranks())
-    if (const auto name = variable_of(rank, "PMIX_NAMESPACE")) namespace_ = *name;
+    if (const auto name = variable_of(rank, job_variable)) namespace_ = *name;
 }
 
 void Job::take_signals() {
@@ -274,8 +275,7 @@ void Job::clean_up() {
     ::usleep(10000);
   }
   if (namespace_.empty()) return;
-  char host[256] = {};
-  ::gethostname(host, sizeof host - 1);
+  const std::string host = host_name();
   const std::string prefix =
       fmt::format("vader_segment.{}.{}.{:x}.", host, ::geteuid(), std::strtoull(namespace_.c_str(), nullptr, 10));
   std::error_code error;
