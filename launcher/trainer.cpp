@@ -301,7 +301,8 @@ void Trainer::save() {
   if (!folder_) return;
   try {
     remove_checkpoints_after(checkpoints_, state_.step);
-    prune_checkpoints(checkpoints_, options_.train.keep);
+    // After skipped steps this one's parameters may be no good: the last that were stay beside it.
+    if (state_.skipped_in_a_row == 0) prune_checkpoints(checkpoints_, options_.train.keep);
   } catch (const std::exception& failed) {
     progress_->note(fmt::format("warning: an old checkpoint could not be removed: {}", failed.what()));
   }

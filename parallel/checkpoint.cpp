@@ -203,17 +203,15 @@ std::optional<std::string> save_checkpoint(Communicator& world, const fs::path& 
                                            const RunState& state, const std::string& config, const FileSystem& files) {
   std::unique_ptr<AtomicFolder> folder;
   std::string started;
-  if (world.rank() == 0) {
-    try {
+  try {
+    started = from_first_rank(world, [&] {
       if (!files.exists(parent)) fs::create_directories(parent);
       folder = std::make_unique<AtomicFolder>(parent / folder_name(state.step), files);
-      started = folder->path().string();
-    } catch (const std::exception& error) {
-      started = fmt::format("!{}", error.what());
-    }
+      return folder->path().string();
+    });
+  } catch (const UserError& failed) {
+    return failed.what();
   }
-  started = broadcast_text(world, started);
-  if (started.starts_with('!')) return started.substr(1);
 
   const std::vector<Stored> tensors = stored_tensors(target);
   const std::vector<int> owner = deal(tensors, world.size());

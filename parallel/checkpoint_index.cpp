@@ -11,6 +11,9 @@ using nlohmann::json;
 
 constexpr int format_version = 1;
 
+// Of values in values; what is checked goes through it by recursion.
+constexpr int deepest = 32;
+
 json to_json(const Shape& shape) { return std::vector<std::int64_t>(shape.sizes().begin(), shape.sizes().end()); }
 
 Shape shape_from(const json& value) {
@@ -87,7 +90,10 @@ std::string encode_index(const CheckpointIndex& index) {
 
 CheckpointIndex decode_index(std::string_view text, const std::filesystem::path& path) {
   try {
-    const json whole = json::parse(text);
+    const json whole = json::parse(text, [](int depth, json::parse_event_t, const json&) {
+      WEFT_CHECK(depth < deepest, "nested deeper than any index");
+      return true;
+    });
     const std::string content = whole.at("content").dump();
     const std::string found = checksum_text(checksum(std::as_bytes(std::span(content))));
     WEFT_CHECK(found == whole.at("checksum"), "its checksum does not match");

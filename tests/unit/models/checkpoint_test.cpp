@@ -114,6 +114,25 @@ TEST_F(CheckpointTest, EveryFlippedOrMissingByteOfTheFilesIsFound) {
   load(folder, {tiny.store, &optimizer});
 }
 
+TEST_F(CheckpointTest, AnIndexOfValuesInValuesIsRefused) {
+  const fs::path folder = save(1);
+  test::write_text(folder / "index.json", std::string(200000, '['));
+  EXPECT_THAT(refusal([&] { load(folder, {tiny.store, &optimizer}); }), ::testing::HasSubstr("index.json"));
+  test::write_text(folder / "index.json", "{\"content\": " + std::string(200000, '[') + std::string(200000, ']') + "}");
+  EXPECT_THAT(refusal([&] { load(folder, {tiny.store, &optimizer}); }), ::testing::HasSubstr("nested deeper"));
+}
+
+TEST_F(CheckpointTest, AnyNameOfAFolderWillDo) {
+  RunState state;
+  state.step = 1;
+  const fs::path before = fs::current_path();
+  fs::current_path(temp.path());
+  const auto error = save_checkpoint(*tiny.world, "!x", {tiny.store, &optimizer}, state, "");
+  fs::current_path(before);
+  EXPECT_FALSE(error) << *error;
+  EXPECT_EQ(list_checkpoints(temp.path() / "!x").size(), 1u);
+}
+
 TEST_F(CheckpointTest, AFailedSaveLeavesTheEarlierOnesAndNoRemains) {
   class FullDisk final : public FileSystem {
    public:
