@@ -115,6 +115,8 @@ Job::Job(const LaunchPlan& plan, double grace_seconds)
     : plan_(plan), grace_seconds_(grace_seconds), starter_output_(write_all) {
   // Ranks whose mpirun was killed become this process's children, so that it can find them.
   ::prctl(PR_SET_CHILD_SUBREAPER, 1);
+  // Who reads the output may leave before the job ends.
+  ::signal(SIGPIPE, SIG_IGN);
   start();
 }
 

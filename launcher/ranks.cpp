@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <atomic>
 #include <chrono>
 #include <csignal>
 #include <exception>
@@ -73,15 +74,17 @@ ExitStatus with_ranks(const Options& options, const std::function<ExitStatus(Mpi
   catch_stop_signals();
   // A write beyond the size limit then fails like one to a full disk.
   ::signal(SIGXFSZ, SIG_IGN);
+  // Who reads the progress may leave before the run ends.
+  ::signal(SIGPIPE, SIG_IGN);
   CommLog log;
   int argc = 0;
   char** argv = nullptr;
-  MpiRuntime* runtime = nullptr;
+  std::atomic<MpiRuntime*> runtime = nullptr;  // the communication thread reads it
   MpiOptions mpi_options;
   mpi_options.timeout_seconds = options.run.timeout;
   if (const auto plan = environment("WEFT_TEST_COMM")) mpi_options.test_plan = parse_test_plan(*plan);
   mpi_options.on_failure = [&runtime](const std::string&) {
-    if (runtime) end_job(*runtime, ExitStatus::failed);
+    if (MpiRuntime* started = runtime) end_job(*started, ExitStatus::failed);
   };
   const double start_seconds = start_factor * options.run.timeout;
   std::optional<StartWatch> watch(std::in_place, start_seconds, [&] {
