@@ -55,10 +55,10 @@ std::unique_ptr<Device> open_cuda(const CudaModule& cuda, const RunOptions& opti
   return cuda.module->open(device);
 }
 
-std::unique_ptr<Device> open_cpu(const RunOptions& options, const RankEnvironment& rank) {
+std::unique_ptr<Device> open_cpu(const RunOptions& options, const RankEnvironment& rank, cpu::Isa isa) {
   const int threads = threads_of(options, rank);
   omp_set_num_threads(threads);
-  return cpu::make_device({threads, options.memory_limit});
+  return cpu::make_device({threads, options.memory_limit, isa});
 }
 
 }  // namespace
@@ -92,8 +92,8 @@ CudaModule load_cuda_module() {
   return found;
 }
 
-std::unique_ptr<Device> open_device(const RunOptions& options, const RankEnvironment& rank) {
-  if (options.device == DeviceChoice::cpu) return open_cpu(options, rank);
+std::unique_ptr<Device> open_device(const RunOptions& options, const RankEnvironment& rank, cpu::Isa isa) {
+  if (options.device == DeviceChoice::cpu) return open_cpu(options, rank, isa);
   const CudaModule cuda = load_cuda_module();
   if (cuda.module) {
     try {
@@ -104,7 +104,7 @@ std::unique_ptr<Device> open_device(const RunOptions& options, const RankEnviron
   }
   if (options.device == DeviceChoice::cuda)
     fail_user("--device: found cuda, but {}; cpu or auto would be right", cuda.missing);
-  return open_cpu(options, rank);
+  return open_cpu(options, rank, isa);
 }
 
 }  // namespace weft

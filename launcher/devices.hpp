@@ -3,6 +3,7 @@
 #include <memory>
 #include <string>
 
+#include "core/cpu/backend.hpp"
 #include "core/kernels/backend_module.hpp"
 #include "launcher/environment.hpp"
 #include "launcher/options.hpp"
@@ -21,7 +22,7 @@ struct CudaModule {
 CudaModule load_cuda_module();
 
 /// The device that `--device` asks for; `auto` takes a GPU where there is one. Ranks of a host take its GPUs in turn. Throws
-/// UserError when it cannot be had.
-std::unique_ptr<Device> open_device(const RunOptions& options, const RankEnvironment& rank);
+/// UserError when it cannot be had. `isa`: the best CPU kernels to use.
+std::unique_ptr<Device> open_device(const RunOptions& options, const RankEnvironment& rank, cpu::Isa isa);
 
 }  // namespace weft

@@ -9,18 +9,13 @@
 
 #include "launcher/doctor.hpp"
 #include "launcher/placement.hpp"
+#include "launcher/processes.hpp"
 
 namespace weft {
 namespace {
 
 constexpr std::array<std::string_view, 8> useful_flags = {"avx2",        "fma",      "avx512f",  "avx512_vnni",
                                                           "avx512_bf16", "amx_tile", "amx_bf16", "amx_int8"};
-
-std::string host_name() {
-  char name[256] = {};
-  ::gethostname(name, sizeof name - 1);
-  return name;
-}
 
 std::string first_line(const char* path) {
   std::ifstream file(path);

@@ -94,27 +94,29 @@ LaunchPlan plan_launch(const LaunchOptions& options, const Surroundings& around,
     fail_user("-n is missing: with --hostfile say how many ranks to start");
   else
     plan.ranks = nodes * default_ranks(around.topology);
-  // Hosts of one job are taken to be alike.
-  const int local_ranks = options.hostfile.empty() ? (plan.ranks + nodes - 1) / nodes : 0;
-  bool crowded = false;
-  if (local_ranks > 0) {
-    const RankPlacement first = place_ranks(around.topology, local_ranks, static_cast<int>(options.cores_per_rank)).front();
-    plan.cores_per_rank = first.cores;
-    crowded = local_ranks > cores;
-  } else {
-    plan.cores_per_rank = static_cast<int>(options.cores_per_rank);
-  }
+  const bool crowded = options.hostfile.empty() && plan.ranks > nodes * cores;
+  // In a step Slurm itself has set the variable, for the step's own process.
+  const bool user_binds = use_srun && around.has("SLURM_CPU_BIND") && !around.has("SLURM_STEP_ID");
+  std::string share = std::to_string(options.cores_per_rank);
+  if (plan.local)
+    share = std::to_string(place_ranks(around.topology, plan.ranks, static_cast<int>(options.cores_per_rank)).front().cores);
+  else if (user_binds)
+    share = "0";
+  else if (options.cores_per_rank == 0)
+    share = launch_variable::equal_share;  // hosts may have different cores and numbers of ranks
 
-  suggest(plan, around, launch_variable::cores_per_rank, std::to_string(plan.cores_per_rank));
+  suggest(plan, around, launch_variable::cores_per_rank, share);
   if (around.terminal_columns > 0)
     plan.variables[launch_variable::terminal_columns] = std::to_string(around.terminal_columns);
   plan.variables[launch_variable::job] = around.job;
-  if (local_ranks > 0) suggest(plan, around, "OMP_NUM_THREADS", std::to_string(std::max(1, plan.cores_per_rank)));
+  if (plan.local) suggest(plan, around, "OMP_NUM_THREADS", share == "0" ? "1" : share);
 
   if (use_srun) {
     // srun hands its environment on by itself.
     plan.arguments = {"srun", "--mpi=pmix", "--kill-on-bad-exit=1", fmt::format("--ntasks={}", plan.ranks)};
-    if (!around.has("SLURM_CPU_BIND")) plan.arguments.push_back("--cpu-bind=none");
+    if (!user_binds) plan.arguments.push_back("--cpu-bind=none");
+    // The step that this process runs in holds the cores.
+    if (around.has("SLURM_STEP_ID")) plan.arguments.push_back("--overlap");
     if (crowded) suggest(plan, around, "OMPI_MCA_mpi_yield_when_idle", "1");
   } else {
     suggest_open_mpi(plan, around, crowded);

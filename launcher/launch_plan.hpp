@@ -28,7 +28,6 @@ struct LaunchPlan {
   std::vector<std::string> arguments;            ///< starter first
   std::map<std::string, std::string> variables;  ///< added to the environment
   int ranks = 0;
-  int cores_per_rank = 0;  ///< 0: not bound
   bool local = true;       ///< all ranks on this host
 };
 

@@ -17,6 +17,7 @@
 
 #include "core/base/clock.hpp"
 #include "core/base/error.hpp"
+#include "launcher/environment.hpp"
 #include "launcher/processes.hpp"
 #include "launcher/ranks.hpp"
 #include "launcher/signals.hpp"
@@ -114,6 +115,8 @@ Job::Job(const LaunchPlan& plan, double grace_seconds)
     : plan_(plan), grace_seconds_(grace_seconds), starter_output_(write_all) {
   // Ranks whose mpirun was killed become this process's children, so that it can find them.
   ::prctl(PR_SET_CHILD_SUBREAPER, 1);
+  // Who reads the output may leave before the job ends.
+  ::signal(SIGPIPE, SIG_IGN);
   start();
 }
 
@@ -175,7 +178,7 @@ std::vector<pid_t> Job::local_ranks() const {
 void Job::remember_namespace() {
   if (!namespace_.empty() || ended_) return;
   for (const pid_t rank : local_ranks())
-    if (const auto name = variable_of(rank, "PMIX_NAMESPACE")) namespace_ = *name;
+    if (const auto name = variable_of(rank, job_variable)) namespace_ = *name;
 }
 
 void Job::take_signals() {
@@ -274,8 +277,7 @@ void Job::clean_up() {
     ::usleep(10000);
   }
   if (namespace_.empty()) return;
-  char host[256] = {};
-  ::gethostname(host, sizeof host - 1);
+  const std::string host = host_name();
   const std::string prefix =
       fmt::format("vader_segment.{}.{}.{:x}.", host, ::geteuid(), std::strtoull(namespace_.c_str(), nullptr, 10));
   std::error_code error;

@@ -1,8 +1,10 @@
 // weft COMMAND: finds the command, reads its options, and maps what it throws to an exit status.
 #include <fmt/core.h>
 
+#include <chrono>
 #include <cstdio>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "core/base/error.hpp"
@@ -10,6 +12,7 @@
 #include "launcher/environment.hpp"
 #include "launcher/option_values.hpp"
 #include "launcher/options_table.hpp"
+#include "launcher/processes.hpp"
 #include "launcher/ranks.hpp"
 
 namespace weft {
@@ -77,10 +80,19 @@ ExitStatus run(const std::vector<std::string>& arguments) {
 int main(int argc, char** argv) {
   using namespace weft;
   const std::vector<std::string> arguments(argv + 1, argv + argc);
-  // Ranks that are started alike fail alike: one of them says it.
+  // Ranks that are started alike fail alike: the first says it, and its end is the others'. Who is still there after a while
+  // has failed alone.
+  constexpr int patience = 2;
   const auto fail_with = [&](ExitStatus status, const char* message) {
     const bool named = !arguments.empty() && !arguments.front().starts_with("-") && find_command(arguments.front());
-    if (rank_environment().rank == 0) say_error(named ? arguments.front() : "", message);
+    const RankEnvironment self = rank_environment();
+    const std::string command = named ? arguments.front() : "";
+    if (self.rank == 0) {
+      say_error(command, message);
+    } else {
+      std::this_thread::sleep_for(std::chrono::seconds(patience));
+      say_error(command, fmt::format("rank {} on {}: {}", self.rank, host_name(), message));
+    }
     return static_cast<int>(status);
   };
   try {

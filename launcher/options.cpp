@@ -197,6 +197,7 @@ std::vector<Setting> read_config(const CommandRow& command, const std::string& c
   std::string line;
   for (int number = 1; std::getline(lines, line); ++number) {
     if (const std::string bare = trimmed(line); bare.empty() || bare[0] == '#') continue;
+    if (!detail::is_utf8(line)) fail_user("line {} of {}: found bytes that are not UTF-8, expected UTF-8", number, name);
     const std::size_t equals = line.find('=');
     const std::string key = trimmed(std::string_view(line).substr(0, equals));
     const std::string where = fmt::format("`{}` (line {} of {})", key, number, name);

@@ -68,7 +68,8 @@ void bind_this_rank(const RankEnvironment& rank) {
   const auto cores_per_rank = environment(launch_variable::cores_per_rank);
   if (!cores_per_rank || *cores_per_rank == "0") return;
   const Topology topology = read_topology();
-  const auto placements = place_ranks(topology, std::max(1, rank.local_size), to_int(cores_per_rank));
+  const int cores = *cores_per_rank == launch_variable::equal_share ? 0 : to_int(cores_per_rank);
+  const auto placements = place_ranks(topology, std::max({1, rank.local_size, rank.local_rank + 1}), cores);
   const std::vector<int>& cpus = placements.at(static_cast<std::size_t>(rank.local_rank)).cpus;
   if (cpus.empty()) return;
   const auto most = static_cast<std::size_t>(*std::ranges::max_element(cpus)) + 1;

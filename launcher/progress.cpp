@@ -147,8 +147,7 @@ void Progress::step(const StepMetrics& metrics) {
   }
   const bool due = drawn_at_ < 0 || last || now - drawn_at_ >= options_.line_seconds;
   if (due && (last || metrics.step % options_.log_every == 0 || drawn_at_ < 0)) {
-    fmt::print(options_.stream, "{}\n", progress_line(metrics, last ? -1 : seconds_left(), options_.steps));
-    std::fflush(options_.stream);
+    put(progress_line(metrics, last ? -1 : seconds_left(), options_.steps) + "\n");
     drawn_at_ = now;
   }
 }
@@ -160,33 +159,36 @@ void Progress::valid(const ValidMetrics& metrics) {
   note(line);
 }
 
+// A full disk or a reader that went away must not end a training.
+void Progress::put(std::string_view text) const {
+  std::fwrite(text.data(), 1, text.size(), options_.stream);
+  std::fflush(options_.stream);
+}
+
 void Progress::note(std::string_view line) {
   if (options_.quiet) return;
   clear();
-  fmt::print(options_.stream, "{}\n", line);
+  put(std::string(line) + "\n");
   if (options_.columns > 0 && last_.step > 0) draw();
-  std::fflush(options_.stream);
 }
 
 void Progress::draw() {
   const std::string text =
       progress_bar(last_, valid_loss_, seconds_left(), options_.steps, options_.columns, options_.utf8);
   // One write, and the rest of the old line is cleared after the new text: no flicker.
-  fmt::print(options_.stream, "\r{}\033[K", text);
-  std::fflush(options_.stream);
+  put("\r" + text + "\033[K");
   bar_shown_ = true;
   drawn_at_ = seconds_now();
 }
 
 void Progress::clear() {
-  if (bar_shown_) fmt::print(options_.stream, "\r\033[K");
+  if (bar_shown_) put("\r\033[K");
   bar_shown_ = false;
 }
 
 void Progress::finish() {
   if (!bar_shown_) return;
-  fmt::print(options_.stream, "\n");
-  std::fflush(options_.stream);
+  put("\n");
   bar_shown_ = false;
 }
 

@@ -42,6 +42,7 @@ class Progress {
  private:
   void draw();
   void clear();
+  void put(std::string_view text) const;
   double seconds_left() const;
 
   ProgressOptions options_;

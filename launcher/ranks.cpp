@@ -2,15 +2,21 @@
 
 #include <unistd.h>
 
+#include <atomic>
+#include <chrono>
 #include <csignal>
 #include <exception>
 #include <optional>
 #include <string>
+#include <thread>
+#include <vector>
 
 #include "core/kernels/table.hpp"
 #include "launcher/environment.hpp"
 #include "launcher/placement.hpp"
+#include "launcher/processes.hpp"
 #include "launcher/signals.hpp"
+#include "launcher/start_report.hpp"
 #include "launcher/start_watch.hpp"
 #include "parallel/comm/agreement.hpp"
 
@@ -22,6 +28,9 @@ constexpr double agreement_seconds = 5;
 
 // Starting thousands of ranks takes longer than any of their collectives.
 constexpr double start_factor = 5;
+
+// The first rank that leaves takes the others with it, and those of other hosts may have more to say.
+constexpr double start_grace_seconds = 2;
 
 struct Failure {
   ExitStatus status;
@@ -65,23 +74,26 @@ ExitStatus with_ranks(const Options& options, const std::function<ExitStatus(Mpi
   catch_stop_signals();
   // A write beyond the size limit then fails like one to a full disk.
   ::signal(SIGXFSZ, SIG_IGN);
+  // Who reads the progress may leave before the run ends.
+  ::signal(SIGPIPE, SIG_IGN);
   CommLog log;
   int argc = 0;
   char** argv = nullptr;
-  MpiRuntime* runtime = nullptr;
+  std::atomic<MpiRuntime*> runtime = nullptr;  // the communication thread reads it
   MpiOptions mpi_options;
   mpi_options.timeout_seconds = options.run.timeout;
   if (const auto plan = environment("WEFT_TEST_COMM")) mpi_options.test_plan = parse_test_plan(*plan);
   mpi_options.on_failure = [&runtime](const std::string&) {
-    if (runtime) end_job(*runtime, ExitStatus::failed);
+    if (MpiRuntime* started = runtime) end_job(*started, ExitStatus::failed);
   };
   const double start_seconds = start_factor * options.run.timeout;
   std::optional<StartWatch> watch(std::in_place, start_seconds, [&] {
-    // One voice is enough; the second is there should the first be the one that is missing.
-    if (const int rank = rank_environment().rank; rank < 2)
-      say_error(options.command,
-                fmt::format("rank {}: not all ranks came up within {} s: some are stopped, dead or cut off", rank,
-                            start_seconds));
+    const RankEnvironment self = rank_environment();
+    const std::vector<StartingRank> ranks = starting_ranks(self);
+    if (speaks_for_host(self, ranks))
+      say_error(options.command, fmt::format("rank {}: not all ranks came up within {} s: {}", self.rank, start_seconds,
+                                             start_report(self, host_name(), ranks)));
+    std::this_thread::sleep_for(std::chrono::duration<double>(start_grace_seconds));
     ::_exit(static_cast<int>(ExitStatus::failed));
   });
   MpiRuntime mpi(argc, argv, log, mpi_options);

@@ -9,15 +9,16 @@ SavedModel load_saved_model(Session& session, const std::filesystem::path& path)
   SavedModel saved;
   // Rank 0's view counts: a run may be saving into the folder.
   saved.folder = from_first_rank(session.world(), [&] { return find_checkpoint(path).string(); });
-  const CheckpointIndex index = read_index(saved.folder);
+  const CheckpointIndex index = read_index(session.world(), saved.folder);
   saved.trained = parse_config("train", index.config, (saved.folder / "index.json").string());
   const auto embedding = index.tensors.find("embed.tokens.weight");
   if (embedding == index.tensors.end() || embedding->second.shape.rank() != 2)
     fail_user("{}: no token embedding (embed.tokens.weight), not a language model's checkpoint", saved.folder.string());
   saved.trained.model.vocab = embedding->second.shape[0];
   saved.built = build_model(make_lm_config(saved.trained.model, saved.trained.train.seq, 0), session.mesh());
-  saved.built->store.allocate_values(session.engine().exec());
-  load_checkpoint(saved.folder, {session.engine().exec(), saved.built->store, nullptr});
+  ExecContext& exec = session.engine().exec();
+  saved.built->store.allocate_values(exec);
+  load_checkpoint(session.world(), index, saved.folder, {exec, saved.built->store, nullptr});
   return saved;
 }
 

@@ -9,13 +9,9 @@
 
 namespace weft {
 
-Engine::Engine(const RunOptions& options) : device_(open_device(options, rank_environment())) {}
+Engine::Engine(const RunOptions& options, cpu::Isa isa) : device_(open_device(options, rank_environment(), isa)) {}
 
-DType Engine::compute(DTypeChoice choice) const {
-  if (choice == DTypeChoice::f32) return DType::f32;
-  if (choice == DTypeChoice::bf16) return DType::bf16;
-  return device_->facts().fast_bf16 ? DType::bf16 : DType::f32;
-}
+DeviceTraits Engine::traits() { return {exec().device().kind, cpu::best_isa(), device_->facts().fast_bf16}; }
 
 std::string Engine::description() {
   if (exec().device().kind != DeviceKind::cpu) return device_->facts().name;
@@ -49,9 +45,13 @@ double Engine::matrix_rate(DType dtype) {
 }
 
 Session::Session(const Options& options, MpiRuntime& mpi, CommLog& log)
-    : mpi_(mpi), log_(log), mesh_(mpi.world(), log,
-                                  MeshSizes{static_cast<int>(options.layout.pp), static_cast<int>(options.layout.dp),
-                                            static_cast<int>(options.layout.sp), static_cast<int>(options.layout.tp)}),
-      engine_(options.run) {}
+    : mpi_(mpi), log_(log), engine_(options.run),
+      mesh_(mpi.world(), log,
+            MeshSizes{static_cast<int>(options.layout.pp), static_cast<int>(options.layout.dp),
+                      static_cast<int>(options.layout.sp), static_cast<int>(options.layout.tp)}) {
+  const DeviceTraits own = engine_.traits(), common = agree_on_traits(mpi, own);
+  if (common.isa < own.isa) engine_ = Engine(options.run, common.isa);
+  compute_ = compute_dtype(options.run.dtype, common);
+}
 
 }  // namespace weft

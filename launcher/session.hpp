@@ -5,6 +5,7 @@
 
 #include "core/kernels/device.hpp"
 #include "core/kernels/table.hpp"
+#include "launcher/common_device.hpp"
 #include "launcher/options.hpp"
 #include "parallel/comm/mpi_runtime.hpp"
 #include "parallel/mesh.hpp"
@@ -15,14 +16,14 @@ namespace weft {
 class Engine {
  public:
   /// Throws UserError when the device that was asked for is not there.
-  explicit Engine(const RunOptions& options);
+  /// `isa`: the best CPU kernels to use.
+  explicit Engine(const RunOptions& options, cpu::Isa isa = cpu::best_isa());
   explicit Engine(std::unique_ptr<Device> device) : device_(std::move(device)) {}
 
   Device& device() { return *device_; }
   ExecContext& exec() { return device_->exec(); }
   Allocator& memory() { return device_->memory(); }
-  /// `automatic` resolved: bf16 where the device has instructions for it.
-  DType compute(DTypeChoice choice) const;
+  DeviceTraits traits();
   /// "Intel Xeon …, x86-64-v4, 2 threads", "NVIDIA H200, sm_90".
   std::string description();
   /// FLOP/s of a square matrix product in `dtype` on this rank, measured once for about a tenth of a second.
@@ -42,7 +43,7 @@ struct Worker {
 
 class Session {
  public:
-  /// Throws UserError on a mesh that does not fit the ranks.
+  /// Throws UserError on a mesh that does not fit the ranks, and when ranks compute on different kinds of devices.
   Session(const Options& options, MpiRuntime& mpi, CommLog& log);
 
   CommLog& log() { return log_; }
@@ -51,13 +52,16 @@ class Session {
   Mesh& mesh() { return mesh_; }
   Engine& engine() { return engine_; }
   Worker worker() { return {engine_, mesh_, log_}; }
+  /// What --dtype means: the same on all ranks.
+  DType compute() const { return compute_; }
   bool main_rank() const { return mpi_.rank() == 0; }
 
  private:
   MpiRuntime& mpi_;
   CommLog& log_;
-  Mesh mesh_;
   Engine engine_;
+  Mesh mesh_;
+  DType compute_ = DType::f32;
 };
 
 }  // namespace weft

@@ -11,6 +11,7 @@
 #include "launcher/report.hpp"
 #include "launcher/run_files.hpp"
 #include "launcher/signals.hpp"
+#include "parallel/comm/agreement.hpp"
 #include "parallel/text_exchange.hpp"
 
 namespace weft {
@@ -41,11 +42,15 @@ Trainer::Trainer(const Options& options, Session& session)
   order.order = options.data.sampler == SamplerChoice::shuffled ? SampleOrder::shuffled : SampleOrder::streams;
   order.lanes = train.batch;
   sampler_ = std::make_unique<Sampler>(data_.train, order);
+  check_same_on_all_ranks(session.world(), "data",
+                          fmt::format("{} training tokens\n{} validation tokens\n{} kinds of tokens\n",
+                                      total_tokens(data_.train), total_tokens(data_.valid), data_.vocab_size));
   if (!data_.valid.empty()) valid_ = std::make_unique<EvalWindows>(data_.valid, train.seq);
 
   built_ = build_model(make_lm_config(options.model, train.seq, data_.vocab_size), session.mesh());
-  compute_ = session.engine().compute(options.run.dtype);
-  config_ = config_text(options);
+  compute_ = session.compute();
+  options_.run.dtype = compute_ == DType::bf16 ? DTypeChoice::bf16 : DTypeChoice::f32;
+  config_ = config_text(options_);
   ExecContext& exec = session.engine().exec();
   built_->store.allocate_values(exec);
   built_->store.allocate_grads(exec);
@@ -110,8 +115,8 @@ void Trainer::start_or_resume() {
     built_->store.initialize(session_.engine().exec(), options_.run.seed);
     return;
   }
-  const CheckpointIndex index =
-      load_checkpoint(started_from_, {session_.engine().exec(), built_->store, optimizer_.get()});
+  const CheckpointIndex index = read_index(session_.world(), started_from_);
+  load_checkpoint(session_.world(), index, started_from_, {session_.engine().exec(), built_->store, optimizer_.get()});
   if (index.state.seed != options_.run.seed)
     fail_user("--seed: found {}, {} was trained with {}; the same seed would be right", options_.run.seed,
               started_from_.string(), index.state.seed);
@@ -121,6 +126,10 @@ void Trainer::start_or_resume() {
         "--seq, "
         "--sampler and, with streams, --batch would be right",
         started_from_.string(), index.state.epoch_samples, sampler_->epoch_samples());
+  const DTypeChoice before = parse_config("train", index.config, started_from_.string()).run.dtype;
+  if (session_.main_rank() && before != DTypeChoice::automatic && before != options_.run.dtype)
+    log_warning("{} was trained in {}, from here on it is {} (--dtype)", started_from_.string(), name_of(before),
+                name_of(options_.run.dtype));
   state_ = index.state;
   if (started_from_.parent_path() == checkpoints_) saved_step_ = state_.step;
 }
@@ -323,7 +332,8 @@ void Trainer::save() {
   if (!folder_) return;
   try {
     remove_checkpoints_after(checkpoints_, state_.step);
-    prune_checkpoints(checkpoints_, options_.train.keep);
+    // After skipped steps this one's parameters may be no good: the last that were stay beside it.
+    if (state_.skipped_in_a_row == 0) prune_checkpoints(checkpoints_, options_.train.keep);
   } catch (const std::exception& failed) {
     progress_->note(fmt::format("warning: an old checkpoint could not be removed: {}", failed.what()));
   }

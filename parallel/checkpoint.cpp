@@ -7,6 +7,7 @@
 
 #include "core/io/atomic_file.hpp"
 #include "core/io/checksum.hpp"
+#include "core/io/mapped_file.hpp"
 #include "core/io/safetensors.hpp"
 #include "parallel/text_exchange.hpp"
 
@@ -186,23 +187,39 @@ void read_tensor(ExecContext& exec, const CheckpointTensor& tensor, const Stored
   exec.kernels().transfer.upload(exec, View(values.data(), {slice.numel()}, DType::f32), stored.data);
 }
 
+void check_model(const CheckpointIndex& index, const std::vector<Stored>& tensors, const CheckpointTarget& target,
+                 const fs::path& folder) {
+  for (const Stored& stored : tensors) {
+    const auto found = index.tensors.find(stored.name);
+    const Shape& shape = stored.parameter->slice().global_shape;
+    if (found == index.tensors.end())
+      fail_user("{}: a checkpoint of another model: it has no tensor {} {}", folder.string(), stored.name,
+                to_string(shape));
+    if (!(found->second.shape == shape))
+      fail_user("{}: a checkpoint of another model: {} is {} there and {} here", folder.string(), stored.name,
+                to_string(found->second.shape), to_string(shape));
+  }
+  for (const auto& [name, tensor] : index.tensors)
+    if (!name.starts_with("optimizer.") && !target.parameters.find(name))
+      fail_user("{}: a checkpoint of another model: its tensor {} {} is not in this one", folder.string(), name,
+                to_string(tensor.shape));
+}
+
 }  // namespace
 
 std::optional<std::string> save_checkpoint(Communicator& world, const fs::path& parent, const CheckpointTarget& target,
                                            const RunState& state, const std::string& config, const FileSystem& files) {
   std::unique_ptr<AtomicFolder> folder;
   std::string started;
-  if (world.rank() == 0) {
-    try {
+  try {
+    started = from_first_rank(world, [&] {
       if (!files.exists(parent)) fs::create_directories(parent);
       folder = std::make_unique<AtomicFolder>(parent / folder_name(state.step), files);
-      started = folder->path().string();
-    } catch (const std::exception& error) {
-      started = fmt::format("!{}", error.what());
-    }
+      return folder->path().string();
+    });
+  } catch (const UserError& failed) {
+    return failed.what();
   }
-  started = broadcast_text(world, started);
-  if (started.starts_with('!')) return started.substr(1);
 
   const std::vector<Stored> tensors = stored_tensors(target);
   const std::vector<int> owner = deal(tensors, world.size());
@@ -232,28 +249,27 @@ std::optional<std::string> save_checkpoint(Communicator& world, const fs::path& 
   return error;
 }
 
-CheckpointIndex load_checkpoint(const fs::path& folder, const CheckpointTarget& target) {
-  CheckpointIndex index = read_index(folder);
+CheckpointIndex read_index(Communicator& world, const fs::path& folder) {
+  const fs::path path = folder / "index.json";
+  const std::string text = from_first_rank(world, [&] {
+    const MappedFile file(path);
+    return std::string(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
+  });
+  CheckpointIndex index = decode_index(text, path);
+  run_on_all(world, [&] { check_files(index, folder); });
+  return index;
+}
+
+void load_checkpoint(Communicator& world, const CheckpointIndex& index, const fs::path& folder,
+                     const CheckpointTarget& target) {
   const std::vector<Stored> tensors = stored_tensors(target);
-  for (const Stored& stored : tensors) {
-    const auto found = index.tensors.find(stored.name);
-    const Shape& shape = stored.parameter->slice().global_shape;
-    if (found == index.tensors.end())
-      fail_user("{}: a checkpoint of another model: it has no tensor {} {}", folder.string(), stored.name,
-                to_string(shape));
-    if (!(found->second.shape == shape))
-      fail_user("{}: a checkpoint of another model: {} is {} there and {} here", folder.string(), stored.name,
-                to_string(found->second.shape), to_string(shape));
-  }
-  for (const auto& [name, tensor] : index.tensors)
-    if (!name.starts_with("optimizer.") && !target.parameters.find(name))
-      fail_user("{}: a checkpoint of another model: its tensor {} {} is not in this one", folder.string(), name,
-                to_string(tensor.shape));
-  PieceReader reader(folder);
-  for (const Stored& stored : tensors) read_tensor(target.exec, index.tensors.at(stored.name), stored, reader, folder);
+  run_on_all(world, [&] {
+    check_model(index, tensors, target, folder);
+    PieceReader reader(folder);
+    for (const Stored& stored : tensors) read_tensor(target.exec, index.tensors.at(stored.name), stored, reader, folder);
+  });
   for (Parameter* parameter : target.parameters.all()) parameter->changed();
   if (target.optimizer) target.optimizer->set_applied(target.exec, index.state.applied);
-  return index;
 }
 
 std::vector<fs::path> list_checkpoints(const fs::path& parent) {

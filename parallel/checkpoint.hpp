@@ -27,9 +27,15 @@ std::optional<std::string> save_checkpoint(Communicator& world, const std::files
                                            const CheckpointTarget& target, const RunState& state,
                                            const std::string& config, const FileSystem& files = FileSystem::posix());
 
-/// Reads parameters, and optimizer state if there is an optimizer, of this rank's slices; checksums are verified. Throws
-/// UserError when the checkpoint is damaged or of another model (names the first tensor that differs).
-CheckpointIndex load_checkpoint(const std::filesystem::path& folder, const CheckpointTarget& target);
+/// Collective over `world`. Rank 0's index for every rank, whatever another rank sees of the file system; each rank checks
+/// that the files which it lists are there. All ranks throw the same UserError when one of them finds damage.
+CheckpointIndex read_index(Communicator& world, const std::filesystem::path& folder);
+
+/// Collective over `world`. Reads parameters, and optimizer state if there is an optimizer, of this rank's slices; their bytes
+/// must have the checksums of `index`, from read_index(). All ranks throw the same UserError when one of them finds damage or
+/// a checkpoint of another model (names the first tensor that differs).
+void load_checkpoint(Communicator& world, const CheckpointIndex& index, const std::filesystem::path& folder,
+                     const CheckpointTarget& target);
 
 /// Complete checkpoints below `parent`, by step; folders that a person named otherwise are left out.
 std::vector<std::filesystem::path> list_checkpoints(const std::filesystem::path& parent);

@@ -3,7 +3,6 @@
 #include <nlohmann/json.hpp>
 
 #include "core/io/checksum.hpp"
-#include "core/io/mapped_file.hpp"
 
 namespace weft {
 namespace {
@@ -11,6 +10,9 @@ namespace {
 using nlohmann::json;
 
 constexpr int format_version = 1;
+
+// Of values in values; what is checked goes through it by recursion.
+constexpr int deepest = 32;
 
 json to_json(const Shape& shape) { return std::vector<std::int64_t>(shape.sizes().begin(), shape.sizes().end()); }
 
@@ -86,17 +88,16 @@ std::string encode_index(const CheckpointIndex& index) {
   return json{{"checksum", checksum_text(sum)}, {"content", content}}.dump(1) + "\n";
 }
 
-CheckpointIndex read_index(const std::filesystem::path& folder) {
-  const std::filesystem::path path = folder / "index.json";
-  const MappedFile file(path);
-  const std::string_view text(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
-  CheckpointIndex index;
+CheckpointIndex decode_index(std::string_view text, const std::filesystem::path& path) {
   try {
-    const json whole = json::parse(text);
+    const json whole = json::parse(text, [](int depth, json::parse_event_t, const json&) {
+      WEFT_CHECK(depth < deepest, "nested deeper than any index");
+      return true;
+    });
     const std::string content = whole.at("content").dump();
     const std::string found = checksum_text(checksum(std::as_bytes(std::span(content))));
     WEFT_CHECK(found == whole.at("checksum"), "its checksum does not match");
-    index = from_json(whole.at("content"));
+    return from_json(whole.at("content"));
   } catch (const json::exception& error) {
     fail_user("{}: damaged index, not what `weft train` wrote ({})", path.string(), error.what());
   } catch (const UserError&) {
@@ -104,13 +105,15 @@ CheckpointIndex read_index(const std::filesystem::path& folder) {
   } catch (const Error& error) {
     fail_user("{}: damaged index: {}", path.string(), error.what());
   }
+}
+
+void check_files(const CheckpointIndex& index, const std::filesystem::path& folder) {
   for (const auto& [name, size] : index.files) {
     std::error_code failed;
     const std::uintmax_t found = std::filesystem::file_size(folder / name, failed);
     if (failed) fail_user("{}: missing ({}), the index lists it", (folder / name).string(), failed.message());
     if (found != size) fail_user("{}: {} bytes, the index says {}", (folder / name).string(), found, size);
   }
-  return index;
 }
 
 }  // namespace weft

@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <map>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "core/tensor/slice.hpp"
@@ -46,8 +47,10 @@ struct CheckpointIndex {
 /// JSON text that carries its own checksum.
 std::string encode_index(const CheckpointIndex& index);
 
-/// Reads `folder`/index.json and checks it and the sizes of all files. Throws UserError, one line that names the file, what was
-/// found and what would be right.
-CheckpointIndex read_index(const std::filesystem::path& folder);
+/// What encode_index() made; throws UserError that names `path` when the text is damaged.
+CheckpointIndex decode_index(std::string_view text, const std::filesystem::path& path);
+
+/// Throws UserError when a file that the index lists is missing in `folder` or of another size.
+void check_files(const CheckpointIndex& index, const std::filesystem::path& folder);
 
 }  // namespace weft

@@ -32,10 +32,10 @@ std::string fitting(std::array<int, axis_count> sizes, int ranks) {
     auto mesh = sizes;
     mesh[changed] = 1;
     mesh[dp] = 1;
-    int others = 1;
+    std::int64_t others = 1;
     for (const int size : mesh) others *= size;
     if (ranks % others != 0) continue;
-    mesh[dp] = ranks / others;
+    mesh[dp] = static_cast<int>(ranks / others);
     offer(mesh);
     if (changed != dp) {
       mesh[changed] = std::exchange(mesh[dp], 1);
@@ -57,6 +57,9 @@ Mesh::Mesh(Communicator& world, CommLog& log, MeshSizes sizes)
   for (std::size_t axis = 0; axis < axis_count; ++axis) {
     const int least = axis == dp ? 0 : 1;
     if (sizes_[axis] < least) fail_user("--{} {}: expected {} or more", names[axis], sizes_[axis], least);
+    if (sizes_[axis] > world.size())
+      fail_user("--{} {}: there are {} ranks; meshes that fit: {}", names[axis], sizes_[axis], world.size(),
+                fitting({1, 1, 1, 1}, world.size()));
     if (axis != dp) others *= sizes_[axis];
   }
   if (sizes_[dp] == 0) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <new>
 
 namespace weft {
 namespace {
@@ -9,6 +10,21 @@ namespace {
 template <class T>
 MutView view_of(std::vector<T>& data) {
   return {data.data(), {static_cast<std::int64_t>(data.size())}, dtype_of<T>};
+}
+
+constexpr char good = '.', user_error = 'u', other_error = 'e';
+
+std::string outcome_of(const std::function<void()>& body) {
+  try {
+    body();
+  } catch (const UserError& error) {
+    return user_error + std::string(error.what());
+  } catch (const std::bad_alloc&) {
+    return other_error + std::string("out of memory");
+  } catch (const std::exception& error) {
+    return other_error + std::string(error.what());
+  }
+  return {good};
 }
 
 }  // namespace
@@ -37,6 +53,17 @@ std::string broadcast_text(Communicator& group, std::string_view text) {
   if (group.rank() == 0) std::memcpy(bytes.data(), text.data(), text.size());
   group.broadcast(view_of(bytes), 0).wait();
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
+
+void run_on_all(Communicator& group, const std::function<void()>& body) {
+  const std::vector<std::string> outcomes = all_gather_text(group, outcome_of(body));
+  const auto bad = std::ranges::find_if(outcomes, [](const std::string& outcome) { return outcome.front() != good; });
+  if (bad == outcomes.end()) return;
+  std::string message = bad->substr(1);
+  if (std::ranges::count(outcomes, *bad) != std::ssize(outcomes))
+    message = fmt::format("rank {}: {}", bad - outcomes.begin(), message);
+  if (bad->front() == user_error) throw UserError(message);
+  throw Error(message);
 }
 
 std::string from_first_rank(Communicator& group, const std::function<std::string()>& body) {

@@ -14,8 +14,10 @@ namespace {
 constexpr std::int64_t chunk_logits = (104 << 20) / 4;
 constexpr std::int64_t least_rows = 128;
 
-std::int64_t chunk_rows(std::int64_t rows, std::int64_t vocabulary) {
-  const std::int64_t at_most = std::clamp<std::int64_t>(chunk_logits / vocabulary, least_rows, 4096);
+std::int64_t chunk_rows(std::int64_t rows, std::int64_t vocabulary, std::size_t most_bytes) {
+  const auto asked = static_cast<std::int64_t>(most_bytes / sizeof(float)) / vocabulary;
+  const std::int64_t at_most = most_bytes > 0 ? std::max<std::int64_t>(1, asked)
+                                              : std::clamp<std::int64_t>(chunk_logits / vocabulary, least_rows, 4096);
   const std::int64_t chunks = (rows + at_most - 1) / at_most;
   return (rows + chunks - 1) / chunks;
 }
@@ -50,7 +52,7 @@ void cross_entropy(const MatrixKernels& kernels, ExecContext& exec, View h, cons
   const int threads = exec.threads();
   const Round round = elem_of(hidden) == Elem::bf16 ? Round::bf16 : Round::none;
   const std::int64_t element = elem_of(hidden) == Elem::bf16 ? 2 : 4;
-  const std::int64_t chunk = chunk_rows(rows, vocabulary);
+  const std::int64_t chunk = chunk_rows(rows, vocabulary, exec.logits_bytes);
   const std::int64_t logits_stride = (vocabulary + 15) / 16 * 16;
   // oneDNN wants the logits' gradient in bf16.
   const bool narrow = backward && multiplier.dnnl() && elem_of(hidden) == Elem::bf16;

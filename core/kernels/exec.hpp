@@ -37,6 +37,8 @@ class ExecContext {
   int threads() const { return threads_; }
   Stream stream;
   std::unique_ptr<BackendState> backend;
+  /// The most bytes of logits that a cross-entropy holds at once (at least one row of them); 0: what suits the device.
+  std::size_t logits_bytes = 0;
 
   /// At least `bytes` of 64-byte aligned scratch, valid until the next call; it grows to the largest request and stays.
   void* scratch(std::size_t bytes);

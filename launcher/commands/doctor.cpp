@@ -77,7 +77,7 @@ Rates measure(const Options& options) {
   Rates rates;
   rates.f32_gflops = Engine(options.run).matrix_rate(DType::f32) * 1e-9;
   Engine engine(options.run);
-  if (engine.compute(DTypeChoice::automatic) == DType::bf16) rates.bf16_gflops = engine.matrix_rate(DType::bf16) * 1e-9;
+  if (engine.device().facts().fast_bf16) rates.bf16_gflops = engine.matrix_rate(DType::bf16) * 1e-9;
   rates.copy_gb_per_s = copy_rate(engine.exec().threads());
   return rates;
 }

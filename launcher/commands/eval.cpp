@@ -37,7 +37,7 @@ ExitStatus eval_checkpoint(const Options& options, MpiRuntime& mpi, CommLog& log
   EvaluationOptions how;
   how.micro_batch = options.train.micro_batch;
   how.max_targets = options.train.valid_tokens;
-  how.compute = session.engine().compute(options.run.dtype);
+  how.compute = session.compute();
   const auto result = evaluate(session.worker(), *saved.built->model, windows, how, [] { return stop_signal() != 0; });
   if (!result) return ExitStatus::stopped;
   if (!session.main_rank()) return ExitStatus::done;

@@ -11,6 +11,9 @@
 namespace weft {
 namespace {
 
+// Seconds that other ranks wait for the text.
+constexpr double sampling_allowance = 86400;
+
 TokenizerPtr find_tokenizer(const Options& options, const Options& trained, std::int64_t vocab) {
   if (!options.prepare.tokenizer_file.empty()) return load_tokenizer(options.prepare.tokenizer_file);
   const std::filesystem::path beside_data = find_tokenizer_file(dataset_options(trained.data));
@@ -20,10 +23,7 @@ TokenizerPtr find_tokenizer(const Options& options, const Options& trained, std:
   return byte_tokenizer();
 }
 
-ExitStatus sample_checkpoint(const Options& options, MpiRuntime& mpi, CommLog& log) {
-  Session session(options, mpi, log);
-  const SavedModel saved = load_saved_model(session, options.sample.checkpoint);
-  if (!session.main_rank()) return ExitStatus::done;
+void write_sample(const Options& options, Session& session, const SavedModel& saved) {
   const std::int64_t vocab = saved.built->model->config().vocab;
   const TokenizerPtr tokenizer = find_tokenizer(options, saved.trained, vocab);
   std::vector<std::int32_t> prompt;
@@ -37,7 +37,7 @@ ExitStatus sample_checkpoint(const Options& options, MpiRuntime& mpi, CommLog& l
   how.top_k = options.sample.top_k;
   how.top_p = options.sample.top_p;
   how.seed = options.run.seed;
-  how.compute = session.engine().compute(options.run.dtype);
+  how.compute = session.compute();
   StreamingDecoder decoder(*tokenizer);
   const auto write = [](const std::string& text) {
     std::fwrite(text.data(), 1, text.size(), stdout);
@@ -49,6 +49,15 @@ ExitStatus sample_checkpoint(const Options& options, MpiRuntime& mpi, CommLog& l
     return stop_signal() == 0;
   });
   write(decoder.finish() + "\n");
+}
+
+ExitStatus sample_checkpoint(const Options& options, MpiRuntime& mpi, CommLog& log) {
+  Session session(options, mpi, log);
+  const SavedModel saved = load_saved_model(session, options.sample.checkpoint);
+  // A rank that left would end the job in the middle of the first one's text.
+  session.log().set_phase("sampling", sampling_allowance);
+  if (session.main_rank()) write_sample(options, session, saved);
+  session.world().barrier().wait();
   return ExitStatus::done;
 }
 

@@ -54,6 +54,8 @@ std::string collective_text(const Heartbeat& beat) {
 
 bool is_message(CollectiveKind kind) { return kind == CollectiveKind::send || kind == CollectiveKind::recv; }
 
+}  // namespace
+
 std::string ranks_text(std::vector<int> ranks) {
   std::sort(ranks.begin(), ranks.end());
   std::string text = ranks.size() == 1 ? "rank " : "ranks ";
@@ -66,8 +68,6 @@ std::string ranks_text(std::vector<int> ranks) {
   }
   return text;
 }
-
-}  // namespace
 
 Heartbeat make_heartbeat(int rank, const Activity& activity, double now) {
   Heartbeat beat;

@@ -40,6 +40,9 @@ struct RankPlace {
   int pid = 0;
 };
 
+/// "rank 3", "ranks 0-3,7".
+std::string ranks_text(std::vector<int> ranks);
+
 /// Bytes that no encoded heartbeat of a world of that size exceeds.
 std::size_t largest_heartbeat(int world_size);
 

@@ -7,6 +7,7 @@
 #include <chrono>
 #include <climits>
 #include <cstdlib>
+#include <map>
 
 #include "core/base/clock.hpp"
 #include "core/base/log.hpp"
@@ -106,14 +107,17 @@ void MpiEngine::take_submitted() {
 
 void MpiEngine::admit() {
   bool bulk_waits = false;
+  // The oldest collective of each group that stays queued: its tags, and so those of the one a window later, are its own.
+  std::map<const MpiGroup*, std::uint64_t> oldest;
   for (auto next = queued_.begin(); next != queued_.end();) {
     const Collective& what = next->operation->what();
     const bool bulk = what.priority == Priority::bulk && !is_message(what);
-    const bool slot_taken = !is_message(what) && next->group->in_flight[slot_of(what)];
+    const auto older = oldest.find(next->group.get());
+    const bool slot_taken = !is_message(what) && (next->group->in_flight[slot_of(what)] ||
+                                                  (older != oldest.end() && what.sequence - older->second >= mpi_window));
     if (slot_taken || (bulk && (bulk_waits || bulk_.size() >= bulk_at_a_time))) {
       bulk_waits = bulk_waits || bulk;
-      // Program order within a group: the window must not be overtaken.
-      if (slot_taken) break;
+      if (!is_message(what)) oldest.emplace(next->group.get(), what.sequence);
       ++next;
       continue;
     }

@@ -57,6 +57,7 @@ TEST_P(BadInputTest, EndsWith2AndOneLineAndWritesNothing) {
   folder.write("odd.bin", "abc");
   folder.write("large.bin", std::string("\x01\x00\xff\xff\x01\x00\x02\x00", 8) + std::string(400, '\0'));
   folder.write("file", "x");
+  folder.write("latin.cfg", "# a name in Latin-1\nout = b\xfc" "cher\n");
   const Words before = folder.entries();
   expect_one_line(run_weft(in_folder(GetParam().arguments, folder)), in_folder(GetParam().parts, folder));
   EXPECT_EQ(folder.entries(), before);
@@ -101,6 +102,8 @@ INSTANTIATE_TEST_SUITE_P(
                     BadInput{"OutputIsAFile", train({"--out", "DIR/file"}), {"--out", "DIR/file"}},
                     BadInput{"OutputBelowAFile", launched(train({"--out", "DIR/file/out"})), {"--out", "DIR/file/out"}},
                     BadInput{"ConfigIsMissing", train({"--config", "DIR/no.cfg"}), {"--config", "DIR/no.cfg"}},
+                    BadInput{"ConfigIsNotUtf8", train({"--config", "DIR/latin.cfg"}), {"line 2", "DIR/latin.cfg", "UTF-8"}},
+                    BadInput{"AxesBeyondAllNumbers", train({"--tp", "65536", "--sp", "65536"}), {"65536", "ranks"}},
                     BadInput{"ResumeFromNothing", train({"--resume", "DIR/no"}), {"DIR/no"}},
                     BadInput{"CheckpointIsMissing", {"sample", "--checkpoint", "DIR/no"}, {"DIR/no"}},
                     BadInput{"ReportOfNoRun", {"report", "DIR"}, {"DIR", "metrics.jsonl"}},

@@ -101,6 +101,26 @@ TEST(FullDisk, FailsTheRunWhenNoLaterSaveSucceedsAndKeepsTheOldCheckpoint) {
   expect_same_bits(whole, run, saved + 10);
 }
 
+TEST(FullDisk, UnderStandardErrorDoesNotEndTheRun) {
+  const Training run({"--checkpoint-every", "5", "--log-every", "1"});
+  for (const int ranks : {0, 2}) {
+    Words words = {"bash", "-c", "exec \"$@\" 2> /dev/full", "bash"};
+    const Words command = run.command(ranks, {"--steps", ranks == 0 ? "20" : "40"});
+    words.insert(words.end(), command.begin(), command.end());
+    EXPECT_EQ(run_program(words, 60).status, 0);
+  }
+  EXPECT_EQ(run.last_checkpoint(), 40);
+}
+
+TEST(StandardError, MayLoseItsReader) {
+  const Training run({"--checkpoint-every", "5", "--log-every", "1"});
+  Words words = {"bash", "-c", "\"$@\" 2>&1 | head -n 1; exit ${PIPESTATUS[0]}", "bash"};
+  const Words command = run.command(0, {"--steps", "50"});
+  words.insert(words.end(), command.begin(), command.end());
+  EXPECT_EQ(run_program(words, 60).status, 0);
+  EXPECT_EQ(run.last_checkpoint(), 50);
+}
+
 TEST(FileSizeLimit, IsMetLikeAFullDisk) {
   const Training run({"--checkpoint-every", "50"});
   Background job(run.command(0), run.folder());

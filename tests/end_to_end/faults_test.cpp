@@ -106,18 +106,22 @@ INSTANTIATE_TEST_SUITE_P(Table, FrozenTrainingRank, testing::Values(0, 1),
 
 class FrozenStartingRank : public testing::TestWithParam<int> {};
 
-TEST_P(FrozenStartingRank, IsNoticed) {
+TEST_P(FrozenStartingRank, IsNamed) {
   const int rank = GetParam();
   const Training run({"--timeout", "2"});
   Background job(run.command(2), run.folder());
   ASSERT_TRUE(wait_until([&] { return run.ranks().contains(rank) || !job.running(); }));
   ASSERT_TRUE(job.running()) << job.err();
-  ::kill(run.ranks().at(rank), SIGSTOP);
+  const pid_t frozen = run.ranks().at(rank);
+  ::kill(frozen, SIGSTOP);
   const Outcome outcome = job.wait();
   EXPECT_EQ(outcome.status, 3) << outcome.err;
-  // Where it froze after the ranks had met, it is named.
-  EXPECT_THAT(outcome.err, AnyOf(HasSubstr("rank " + std::to_string(1 - rank) + ": not all ranks came up within 10 s"),
-                                 HasSubstr("rank " + std::to_string(rank) + " (host ")));
+  const std::string named =
+      "rank " + std::to_string(rank) + " (host " + host_name() + ", pid " + std::to_string(frozen) + ") ";
+  // The second where it froze after the ranks had met.
+  EXPECT_THAT(outcome.err, AnyOf(HasSubstr("rank " + std::to_string(1 - rank) +
+                                           ": not all ranks came up within 10 s: " + named + "is stopped"),
+                                 HasSubstr(named + "has been silent")));
   EXPECT_TRUE(run.nobody_left());
 }
 

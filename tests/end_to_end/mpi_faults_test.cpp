@@ -78,5 +78,20 @@ TEST(RanksOfDifferentOptions, AreRefusedByOneLine) {
   EXPECT_TRUE(run.nobody_left());
 }
 
+TEST(RanksThatSeeDifferentData, AreRefusedByOneLine) {
+  const Training run;
+  const TemporaryFolder first, second;
+  first.write("text.txt", std::string(5000, 'a'));
+  second.write("text.txt", std::string(6000, 'a'));
+  Words words = run.bare_mpirun(1, {"--data", "text.txt"});
+  words.insert(std::ranges::find(words, "-n"), {"-wdir", first.path().string()});
+  words.insert(words.end(), {":", "-wdir", second.path().string(), "-n", "1"});
+  const Words other = run.train({"--data", "text.txt"});
+  words.insert(words.end(), other.begin(), other.end());
+  const Outcome outcome = run_program(words, 60);
+  EXPECT_EQ(outcome.status, 2) << outcome.err;
+  EXPECT_THAT(outcome.lines(), ElementsAre(AllOf(HasSubstr("data differ"), HasSubstr("training tokens"), HasSubstr("rank 1"))));
+}
+
 }  // namespace
 }  // namespace weft::test

@@ -3,6 +3,8 @@
 
 #include <cmath>
 #include <csignal>
+#include <fstream>
+#include <iterator>
 
 #include "faults.hpp"
 
@@ -112,6 +114,24 @@ INSTANTIATE_TEST_SUITE_P(Table, OtherRankCount,
                          [](const auto& row) {
                            return std::to_string(row.param.first) + "To" + std::to_string(row.param.second);
                          });
+
+TEST(ResumedInAnotherDtype, IsSaid) {
+  const Training run;
+  ASSERT_EQ(run.run(0, {"--steps", "3", "--dtype", "f32"}).status, 0);
+  const Outcome same = run.run(2, {"--steps", "4", "--dtype", "f32"});
+  EXPECT_THAT(same.err, testing::Not(testing::HasSubstr("was trained in")));
+  const Outcome other = run.run(2, {"--steps", "5", "--dtype", "bf16"});
+  EXPECT_EQ(other.status, 0) << other.err;
+  EXPECT_THAT(other.err, testing::HasSubstr("was trained in f32, from here on it is bf16"));
+}
+
+TEST(AutomaticDtype, StandsAsItTookEffectInTheConfiguration) {
+  const Training run;
+  ASSERT_EQ(run.run(0, {"--steps", "1", "--dtype", "auto"}).status, 0);
+  std::ifstream file(run.out() + "/config.cfg");
+  const std::string config(std::istreambuf_iterator<char>(file), {});
+  EXPECT_THAT(config, testing::AnyOf(testing::HasSubstr("dtype = f32"), testing::HasSubstr("dtype = bf16")));
+}
 
 }  // namespace
 }  // namespace weft::test

@@ -80,7 +80,8 @@ struct LossRows {
 constexpr std::int64_t chunk_bytes = std::int64_t{512} << 20;
 constexpr std::int64_t least_rows = 1024, row_step = 128;
 
-std::int64_t chunk_rows(std::int64_t rows, std::int64_t row_bytes) {
+std::int64_t chunk_rows(std::int64_t rows, std::int64_t row_bytes, std::size_t most_bytes) {
+  if (most_bytes > 0) return std::clamp<std::int64_t>(static_cast<std::int64_t>(most_bytes) / row_bytes, 1, rows);
   const std::int64_t at_most = std::max(least_rows, chunk_bytes / row_bytes / row_step * row_step);
   const std::int64_t chunks = ceil_div(rows, at_most);
   return std::min(rows, ceil_div(ceil_div(rows, chunks), row_step) * row_step);
@@ -160,7 +161,7 @@ void cross_entropy(ExecContext& exec, View h, WeightRef w, View targets, View we
   const DType dtype = problem.hidden.dtype;
   const std::int64_t stride = padded_outputs(problem.vocabulary);
   const std::int64_t row_bytes = stride * static_cast<std::int64_t>(size_of(dtype));
-  const std::int64_t chunk = chunk_rows(rows, row_bytes);
+  const std::int64_t chunk = chunk_rows(rows, row_bytes, exec.logits_bytes);
   ScratchParts parts;
   const std::size_t workspace = parts.add(matmul_workspace(exec)), copy = parts.add(weight_scratch(w, dtype));
   const std::size_t logits = parts.add(static_cast<std::size_t>(chunk * row_bytes));

@@ -104,6 +104,36 @@ TEST(InFlight, ManyCollectivesOnOverlappingGroupsEndInAnyOrderOfWaits) {
     }
 }
 
+TEST(InFlight, AWindowFullOfQueuedCollectivesIsNotOvertakenOnALateRank) {
+  const auto first = world().split(0, world().rank(), "first", Priority::bulk);
+  const auto second = world().split(0, world().rank(), "second", Priority::bulk);
+  constexpr std::int64_t large = 1 << 18;
+  constexpr int many = 70;  // more than the window of one group
+  std::vector<std::vector<float>> data;
+  std::vector<Work> works;
+  const auto add = [&](Communicator& group, std::int64_t count, int number) {
+    data.emplace_back(static_cast<std::size_t>(count), static_cast<float>(world().rank() + number));
+    works.push_back(group.all_reduce(mut(data.back())));
+  };
+  // The rank that is late leaves the others with a full queue, and finds a full one itself.
+  const bool late = world().rank() == 1;
+  if (late) ::usleep(200000);
+  for (int i = 0; i < 2; ++i) add(*second, large, i);
+  for (int i = 0; i < many; ++i) add(*first, large, i);
+  if (late) ::usleep(200000);
+  // Small ones are urgent: of the group with the full window, and of one that has nothing else to do.
+  add(*first, 4, many);
+  add(world(), 4, many);
+  works.back().wait();
+  for (Work& work : works) work.wait();
+  const int size = world().size(), ranks = size * (size - 1) / 2;
+  for (std::size_t i = 0; i < data.size(); ++i) {
+    const int number = i < 2 ? static_cast<int>(i) : std::min(static_cast<int>(i) - 2, many);
+    ASSERT_EQ(data[i].front(), static_cast<float>(ranks + size * number)) << i;
+    ASSERT_EQ(data[i].back(), static_cast<float>(ranks + size * number)) << i;
+  }
+}
+
 TEST(InFlight, TheLastOwnerOfStorageMayBeTheCollective) {
   bool freed = false;
   Work work;

@@ -78,9 +78,36 @@ TEST(LaunchPlan, UsesSrunOverSeveralNodesWhereItHasPmix) {
   slurm.srun_with_pmix = true;
   const LaunchPlan spread = plan(slurm, 6);
   EXPECT_THAT(spread.arguments, testing::AllOf(Contains("srun"), Contains("--mpi=pmix"), Contains("--ntasks=6")));
-  EXPECT_EQ(spread.variables.at(launch_variable::cores_per_rank), "2");
+  EXPECT_EQ(spread.variables.at(launch_variable::cores_per_rank), launch_variable::equal_share);
+  EXPECT_FALSE(spread.variables.contains("OMP_NUM_THREADS"));
   EXPECT_FALSE(spread.local);
   EXPECT_EQ(plan(slurm, 0).ranks, 6);
+  EXPECT_EQ(plan(slurm, 6, 1).variables.at(launch_variable::cores_per_rank), "1");
+}
+
+TEST(LaunchPlan, BindsUnderSrunUnlessTheUserSaidHow) {
+  Surroundings slurm = host(4);
+  slurm.srun_with_pmix = true;
+  slurm.variables["SLURM_JOB_NUM_NODES"] = "2";
+  EXPECT_THAT(plan(slurm, 4).arguments, Contains("--cpu-bind=none"));
+  slurm.variables["SLURM_CPU_BIND"] = "cores";
+  const LaunchPlan users = plan(slurm, 4);
+  EXPECT_THAT(users.arguments, Not(Contains("--cpu-bind=none")));
+  EXPECT_EQ(users.variables.at(launch_variable::cores_per_rank), "0");
+  // A shell that is a step itself: Slurm has set the variable, and the shell holds the cores.
+  slurm.variables["SLURM_STEP_ID"] = "0";
+  EXPECT_THAT(plan(slurm, 4).arguments, testing::AllOf(Contains("--cpu-bind=none"), Contains("--overlap")));
+}
+
+TEST(RankEnvironment, ReadsSlurmsListOfTasks) {
+  EXPECT_EQ(tasks_on_node("4", 0), 4);
+  EXPECT_EQ(tasks_on_node("3,1", 0), 3);
+  EXPECT_EQ(tasks_on_node("3,1", 1), 1);
+  EXPECT_EQ(tasks_on_node("2(x3),1", 2), 2);
+  EXPECT_EQ(tasks_on_node("2(x3),1", 3), 1);
+  EXPECT_EQ(tasks_on_node("2(x3),1", 4), std::nullopt);
+  EXPECT_EQ(tasks_on_node("", 0), std::nullopt);
+  EXPECT_EQ(tasks_on_node("many", 0), std::nullopt);
 }
 
 TEST(LaunchPlan, HostfileMustBeThereAndNeedsACount) {
@@ -95,6 +122,7 @@ TEST(LaunchPlan, HostfileMustBeThereAndNeedsACount) {
   const LaunchPlan plan = plan_launch(options, host(2), {"weft"});
   EXPECT_FALSE(plan.local);
   EXPECT_THAT(plan.arguments, Contains(launch_variable::job));
+  EXPECT_EQ(plan.variables.at(launch_variable::cores_per_rank), launch_variable::equal_share);
 }
 
 int exited(int status) { return status << 8; }

@@ -109,7 +109,8 @@ TEST_P(DyingSave, LeavesTheOldOrTheNewCheckpointWhole) {
     ASSERT_FALSE(left.empty());
     for (const fs::path& folder : left) {
       set_values(0);
-      const CheckpointIndex index = load_checkpoint(folder, {tiny.engine.exec, tiny.store, &optimizer});
+      const CheckpointIndex index = read_index(*tiny.world, folder);
+      load_checkpoint(*tiny.world, index, folder, {tiny.engine.exec, tiny.store, &optimizer});
       const float value = tiny.store.flat_values().view().as<float>()[0];
       EXPECT_EQ(static_cast<float>(index.state.tokens), value);
       EXPECT_TRUE(value == before || value == after);

@@ -24,10 +24,15 @@ class CheckpointTest : public ::testing::Test {
     state.step = state.applied = step;
     state.next_sample = 7 * step;
     state.seed = 3;
-    const auto error =
-        save_checkpoint(*tiny.world, temp.path() / "checkpoints", {tiny.engine.exec, tiny.store, &optimizer}, state, "model = transformer\n");
+    const auto error = save_checkpoint(*tiny.world, temp.path() / "checkpoints",
+                                       {tiny.engine.exec, tiny.store, &optimizer}, state, "model = transformer\n");
     EXPECT_FALSE(error) << *error;
     return list_checkpoints(temp.path() / "checkpoints").back();
+  }
+  CheckpointIndex load(const fs::path& folder, const CheckpointTarget& target) {
+    CheckpointIndex index = read_index(*tiny.world, folder);
+    load_checkpoint(*tiny.world, index, folder, target);
+    return index;
   }
   static std::string refusal(const std::function<void()>& run) {
     try {
@@ -43,7 +48,8 @@ TEST_F(CheckpointTest, RestoresEveryBitOfParametersOptimizerAndPosition) {
   for (const Optimizer::Moment& moment : optimizer.moments()) {
     float* data = moment.flat.mut().as<float>();
     for (const ParameterStore::Place& place : tiny.store.places())
-      for (std::int64_t i = 0; i < place.count; ++i) data[place.offset + i] = static_cast<float>(place.offset + i) * 0.37f;
+      for (std::int64_t i = 0; i < place.count; ++i)
+        data[place.offset + i] = static_cast<float>(place.offset + i) * 0.37f;
   }
   const fs::path folder = save(42);
   EXPECT_EQ(folder.filename(), "step-00000042");
@@ -51,12 +57,14 @@ TEST_F(CheckpointTest, RestoresEveryBitOfParametersOptimizerAndPosition) {
   TinyModel other(tiny_config());
   other.store.initialize(other.engine.exec, 99);
   Optimizer state(AdamWSpec{}, other.store, other.engine.exec);
-  const CheckpointIndex index = load_checkpoint(folder, {other.engine.exec, other.store, &state});
+  const CheckpointIndex index = load(folder, {other.engine.exec, other.store, &state});
   EXPECT_EQ(index.state.next_sample, 294);
   EXPECT_EQ(index.state.seed, 3u);
   EXPECT_EQ(index.config, "model = transformer\n");
   EXPECT_EQ(index.aliases.at("head.weight"), "embed.tokens.weight");
-  const auto same = [](const Tensor& a, const Tensor& b) { return std::memcmp(a.view().data, b.view().data, a.view().bytes()) == 0; };
+  const auto same = [](const Tensor& a, const Tensor& b) {
+    return std::memcmp(a.view().data, b.view().data, a.view().bytes()) == 0;
+  };
   EXPECT_TRUE(same(tiny.store.flat_values(), other.store.flat_values()));
   EXPECT_TRUE(same(optimizer.moments()[0].flat, state.moments()[0].flat));
   EXPECT_TRUE(same(optimizer.moments()[1].flat, state.moments()[1].flat));
@@ -68,13 +76,18 @@ TEST_F(CheckpointTest, AnotherModelsCheckpointNamesTheTensorThatDiffers) {
   LmConfig wider = tiny_config();
   wider.d_ff = 64;
   TinyModel other(wider);
-  EXPECT_THAT(refusal([&] { load_checkpoint(folder, {other.engine.exec, other.store, nullptr}); }),
+  EXPECT_THAT(refusal([&] {
+                load(folder, {other.engine.exec, other.store, nullptr});
+              }),
               ::testing::AllOf(::testing::HasSubstr("blocks.1.ffn.down.weight"), ::testing::HasSubstr("[32, 128]"),
                                ::testing::HasSubstr("[32, 64]")));
   LmConfig shallow = tiny_config();
   shallow.layers = 1;
   TinyModel less(shallow);
-  EXPECT_THAT(refusal([&] { load_checkpoint(folder, {less.engine.exec, less.store, nullptr}); }), ::testing::HasSubstr("blocks.1."));
+  EXPECT_THAT(refusal([&] {
+                load(folder, {less.engine.exec, less.store, nullptr});
+              }),
+              ::testing::HasSubstr("blocks.1."));
 }
 
 TEST_F(CheckpointTest, EveryFlippedOrMissingByteOfTheFilesIsFound) {
@@ -93,7 +106,7 @@ TEST_F(CheckpointTest, EveryFlippedOrMissingByteOfTheFilesIsFound) {
       // A space for another blank leaves the index's meaning as it was.
       if (path.extension() == ".json" && (byte == ' ' || byte == '\n')) continue;
       file.seekp(at).put(flipped).flush();
-      const std::string message = refusal([&] { load_checkpoint(folder, {tiny.engine.exec, tiny.store, &optimizer}); });
+      const std::string message = refusal([&] { load(folder, {tiny.engine.exec, tiny.store, &optimizer}); });
       file.seekp(at).put(static_cast<char>(byte)).flush();
       const bool padding = message.empty() && path.extension() == ".safetensors" && byte == ' ';
       EXPECT_TRUE(!message.empty() || padding) << path << " byte " << at;
@@ -101,12 +114,40 @@ TEST_F(CheckpointTest, EveryFlippedOrMissingByteOfTheFilesIsFound) {
     const std::string aside = path.string() + ".aside";
     fs::copy_file(path, aside);
     fs::resize_file(path, fs::file_size(path) / 2);
-    EXPECT_THAT(refusal([&] { load_checkpoint(folder, {tiny.engine.exec, tiny.store, &optimizer}); }), ::testing::HasSubstr(path.filename().string()));
+    EXPECT_THAT(refusal([&] {
+                  load(folder, {tiny.engine.exec, tiny.store, &optimizer});
+                }),
+                ::testing::HasSubstr(path.filename().string()));
     fs::remove(path);
-    EXPECT_FALSE(refusal([&] { load_checkpoint(folder, {tiny.engine.exec, tiny.store, &optimizer}); }).empty());
+    EXPECT_FALSE(refusal([&] { load(folder, {tiny.engine.exec, tiny.store, &optimizer}); }).empty());
     fs::rename(aside, path);
   }
-  load_checkpoint(folder, {tiny.engine.exec, tiny.store, &optimizer});
+  load(folder, {tiny.engine.exec, tiny.store, &optimizer});
+}
+
+TEST_F(CheckpointTest, AnIndexOfValuesInValuesIsRefused) {
+  const fs::path folder = save(1);
+  test::write_text(folder / "index.json", std::string(200000, '['));
+  EXPECT_THAT(refusal([&] {
+                load(folder, {tiny.engine.exec, tiny.store, &optimizer});
+              }),
+              ::testing::HasSubstr("index.json"));
+  test::write_text(folder / "index.json", "{\"content\": " + std::string(200000, '[') + std::string(200000, ']') + "}");
+  EXPECT_THAT(refusal([&] {
+                load(folder, {tiny.engine.exec, tiny.store, &optimizer});
+              }),
+              ::testing::HasSubstr("nested deeper"));
+}
+
+TEST_F(CheckpointTest, AnyNameOfAFolderWillDo) {
+  RunState state;
+  state.step = 1;
+  const fs::path before = fs::current_path();
+  fs::current_path(temp.path());
+  const auto error = save_checkpoint(*tiny.world, "!x", {tiny.engine.exec, tiny.store, &optimizer}, state, "");
+  fs::current_path(before);
+  EXPECT_FALSE(error) << *error;
+  EXPECT_EQ(list_checkpoints(temp.path() / "!x").size(), 1u);
 }
 
 TEST_F(CheckpointTest, AFailedSaveLeavesTheEarlierOnesAndNoRemains) {
@@ -119,13 +160,13 @@ TEST_F(CheckpointTest, AFailedSaveLeavesTheEarlierOnesAndNoRemains) {
   const fs::path good = save(1);
   RunState state;
   state.step = 2;
-  const auto error =
-      save_checkpoint(*tiny.world, good.parent_path(), {tiny.engine.exec, tiny.store, &optimizer}, state, "", FullDisk());
+  const auto error = save_checkpoint(*tiny.world, good.parent_path(), {tiny.engine.exec, tiny.store, &optimizer}, state,
+                                     "", FullDisk());
   ASSERT_TRUE(error);
   EXPECT_NE(error->find("No space left"), std::string::npos) << *error;
   EXPECT_EQ(list_checkpoints(good.parent_path()), std::vector<fs::path>{good});
   EXPECT_EQ(std::distance(fs::directory_iterator(good.parent_path()), fs::directory_iterator()), 1);
-  load_checkpoint(good, {tiny.engine.exec, tiny.store, &optimizer});
+  load(good, {tiny.engine.exec, tiny.store, &optimizer});
 }
 
 TEST_F(CheckpointTest, PruningKeepsTheNewestAndARunFolderStandsForItsLatest) {

@@ -88,7 +88,7 @@ OpCase repack_case() {
 }
 
 OpCase cross_entropy_case(const std::string& name, std::int64_t m, std::int64_t d, std::int64_t v, Write write,
-                          bool masked, double logit_scale) {
+                          bool masked, double logit_scale, std::size_t logits_bytes = 0) {
   OpCase op;
   op.name = "cross_entropy." + name;
   const float scale = 0.7f;
@@ -126,10 +126,12 @@ OpCase cross_entropy_case(const std::string& name, std::int64_t m, std::int64_t 
     }
   };
   op.forward = [=](Run& run) {
+    run.exec().logits_bytes = logits_bytes;
     run.kernels().linear.cross_entropy(run.exec(), run.in("h"), run.weight("w"), run.in("targets"), run.in("weights"),
                                        scale, write, run.out("loss"), {}, {});
   };
   op.backward = [=](Run& run) {
+    run.exec().logits_bytes = logits_bytes;
     run.kernels().linear.cross_entropy(run.exec(), run.in("h"), run.weight("w"), run.in("targets"), run.in("weights"),
                                        scale, write, run.out("loss"), run.gradient("h"), run.gradient("w"));
   };
@@ -166,7 +168,10 @@ std::vector<OpCase> cross_entropy_cases() {
           cross_entropy_case("masked_rows_add_gradients", 13, 24, 17, Write::add, true, 1),
           cross_entropy_case("sharp", 9, 16, 40, Write::overwrite, false, 20),
           cross_entropy_case("one_row_large_vocabulary", 1, 8, 5000, Write::overwrite, false, 1),
-          cross_entropy_case("large", 150, 32, 300, Write::add, true, 2)};
+          cross_entropy_case("large", 150, 32, 300, Write::add, true, 2),
+          cross_entropy_case("chunks", 37, 20, 50, Write::overwrite, true, 1, 2000),
+          cross_entropy_case("chunks_add_gradients", 37, 20, 50, Write::add, true, 1, 2000),
+          cross_entropy_case("chunks_of_one_row", 5, 12, 33, Write::add, false, 1, 1)};
 }
 
 }  // namespace weft::test

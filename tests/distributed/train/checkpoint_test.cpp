@@ -1,0 +1,100 @@
+// Ranks whose hosts see different states of one shared file system load one and the same checkpoint, or all refuse it.
+#include <gmock/gmock.h>
+
+#include <filesystem>
+
+#include "parallel/checkpoint.hpp"
+#include "parallel/text_exchange.hpp"
+#include "tests/distributed/mpi_test.hpp"
+#include "tests/unit/io/temp_folder.hpp"
+#include "tests/unit/models/tiny_model.hpp"
+
+namespace weft::test {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::AllOf;
+using testing::HasSubstr;
+using testing::StartsWith;
+
+class SharedCheckpoint : public testing::Test {
+ protected:
+  SharedCheckpoint() {
+    if (world().rank() == 0) own_.emplace();
+    shared_ = from_first_rank(world(), [&] { return own_->path().string(); });
+  }
+  // Nobody removes what others still read.
+  ~SharedCheckpoint() override { world().barrier().wait(); }
+
+  /// Every value is `value`, every rank saves its share.
+  fs::path save(std::int64_t step, float value) {
+    fill(value);
+    RunState state;
+    state.step = state.applied = step;
+    const auto error = save_checkpoint(world(), shared_, {tiny.engine.exec, tiny.store, &optimizer}, state, "");
+    EXPECT_FALSE(error) << *error;
+    return shared_ / fmt::format("step-{:08}", step);
+  }
+  void fill(float value) { tiny.engine.kernels.elementwise.fill(tiny.engine.exec, value, tiny.store.flat_values().mut()); }
+
+  /// This rank's own view: a copy of `folder`.
+  fs::path view_of(const fs::path& folder) {
+    const fs::path copy = shared_ / fmt::format("view-{}", world().rank());
+    fs::copy(folder, copy);
+    return copy;
+  }
+  CheckpointIndex load(const fs::path& folder) {
+    CheckpointIndex index = read_index(world(), folder);
+    load_checkpoint(world(), index, folder, {tiny.engine.exec, tiny.store, &optimizer});
+    return index;
+  }
+  bool last() const { return world().rank() == world().size() - 1; }
+
+  std::optional<TempFolder> own_;
+  fs::path shared_;
+  TinyModel tiny{tiny_config()};
+  Optimizer optimizer{AdamWSpec{}, tiny.store, tiny.engine.exec};
+};
+
+TEST_F(SharedCheckpoint, OfAnotherIndexOnOneHostIsThatOfTheFirstRank) {
+  const fs::path older = save(1, 0.5f), newer = save(2, 0.25f);
+  const fs::path view = view_of(newer);
+  if (last())
+    fs::copy_file(older / "index.json", view / "index.json", fs::copy_options::overwrite_existing);
+  fill(0);
+  const CheckpointIndex index = load(view);
+  EXPECT_EQ(index.state.step, 2);
+  EXPECT_EQ(optimizer.read_state(tiny.engine.exec).applied, 2);
+  EXPECT_EQ(tiny.store.flat_values().view().as<float>()[0], 0.25f);
+}
+
+TEST_F(SharedCheckpoint, WhoseTensorsAreOlderOnOneHostIsRefusedByAll) {
+  const fs::path older = save(1, 0.5f), newer = save(2, 0.25f);
+  const fs::path view = view_of(last() ? older : newer);
+  const std::string message = user_error([&] { load(view); });
+  EXPECT_THAT(message, AllOf(StartsWith(fmt::format("rank {}: ", world().size() - 1)), HasSubstr("is damaged")));
+}
+
+TEST_F(SharedCheckpoint, WithoutAFileOnOneHostIsRefusedByAll) {
+  const fs::path view = view_of(save(1, 0.5f));
+  const std::string file = fmt::format("shard-00000-of-{:05}.safetensors", world().size());
+  if (last()) fs::remove(view / file);
+  EXPECT_THAT(user_error([&] { load(view); }),
+              AllOf(StartsWith(fmt::format("rank {}: ", world().size() - 1)), HasSubstr(file + ": missing")));
+}
+
+TEST_F(SharedCheckpoint, ThatIsDamagedForAllIsSaidWithoutARank) {
+  const fs::path folder = save(1, 0.5f);
+  if (world().rank() == 0) fs::remove(folder / fmt::format("shard-00000-of-{:05}.safetensors", world().size()));
+  world().barrier().wait();
+  EXPECT_THAT(user_error([&] { load(folder); }), StartsWith(folder.string()));
+}
+
+TEST_F(SharedCheckpoint, WithoutAnIndexOnTheFirstHostIsRefusedByAll) {
+  const fs::path view = view_of(save(1, 0.5f));
+  if (world().rank() == 0) fs::remove(view / "index.json");
+  EXPECT_THAT(user_error([&] { load(view); }), HasSubstr("view-0/index.json"));
+}
+
+}  // namespace
+}  // namespace weft::test
