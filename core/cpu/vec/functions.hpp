@@ -34,6 +34,11 @@ std::int64_t attention_dq_partial(const AttentionArgs& args);
 void attention_backward(const AttentionArgs& args, const AttentionTask& task);
 void attention_dq(const AttentionArgs& args, std::int64_t pair, const float* partials, std::int64_t parts);
 
+void scan_forward(const ScanArgs& args, const ScanTask& task);
+void scan_summary(const ScanArgs& args, const ScanTask& task);
+void scan_backward(const ScanArgs& args, const ScanTask& task);
+void scan_backward_summary(const ScanArgs& args, const ScanTask& task);
+
 void adam(const AdamArgs& args, std::int64_t begin, std::int64_t end);
 void sgd(const SgdArgs& args, std::int64_t begin, std::int64_t end);
 

@@ -6,11 +6,11 @@
 // Kernels are serial and take a half-open range of the rows or elements that they work on.
 #pragma once
 #include <cstddef>
-#include <cstdint>
+
+#include "core/cpu/vec/elem.hpp"
+#include "core/cpu/vec/scan_args.hpp"
 
 namespace weft::cpu {
-
-enum class Elem : std::uint8_t { f32, bf16 };
 
 /// How words become factors: 1/(1−p) from `threshold` on, else 0, which is what uniform(word) >= p says; and Philox's
 /// round keys, the two of each round side by side.
@@ -169,6 +169,11 @@ struct VecKernels {
   void (*attention_backward)(const AttentionArgs&, const AttentionTask&);
   /// dq of one pair = scale · the sum of its parts' partials.
   void (*attention_dq)(const AttentionArgs&, std::int64_t pair, const float* partials, std::int64_t parts);
+
+  void (*scan_forward)(const ScanArgs&, const ScanTask&);
+  void (*scan_summary)(const ScanArgs&, const ScanTask&);
+  void (*scan_backward)(const ScanArgs&, const ScanTask&);
+  void (*scan_backward_summary)(const ScanArgs&, const ScanTask&);
 
   void (*adam)(const AdamArgs&, std::int64_t begin, std::int64_t end);
   void (*sgd)(const SgdArgs&, std::int64_t begin, std::int64_t end);

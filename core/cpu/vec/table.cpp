@@ -25,6 +25,10 @@ constinit const VecKernels kernels = {
     .attention_dq_partial = attention_dq_partial,
     .attention_backward = attention_backward,
     .attention_dq = attention_dq,
+    .scan_forward = scan_forward,
+    .scan_summary = scan_summary,
+    .scan_backward = scan_backward,
+    .scan_backward_summary = scan_backward_summary,
     .adam = adam,
     .sgd = sgd,
 };
