@@ -163,7 +163,7 @@ using PresetText = std::function<std::optional<std::string>(std::string_view)>;
 
 /// What --model may name beside files.
 struct ModelNames {
-  PresetText preset;
+  PresetText preset;  ///< of mixers too: the standard blocks with that mixer
   std::vector<std::string> presets;
   std::vector<std::string> mixers;
 };

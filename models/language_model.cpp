@@ -1,5 +1,7 @@
 #include "models/language_model.hpp"
 
+#include <algorithm>
+
 #include "core/ops/embedding.hpp"
 
 namespace weft {
@@ -38,6 +40,11 @@ LanguageModel::LanguageModel(const BuildContext& build, const LmConfig& config) 
     head_ = &build.build.child("head").param("weight", Slice::whole({config.vocab, config.d_model}), Init::normal(0.02));
   }
   dropout_sites_ = build.build.dropout_sites();
+}
+
+bool LanguageModel::unbounded() const {
+  return config_.positions == PositionStyle::none &&
+         std::ranges::all_of(blocks_, [](const Block& block) { return block.mixer().traits().unbounded; });
 }
 
 Tensor LanguageModel::hidden(OpContext& cx, const Tensor& tokens, std::vector<MixerState>* states) const {

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "core/ops/context.hpp"
@@ -27,12 +28,22 @@ struct MixerOptions {
 struct MixerState {
   std::vector<Tensor> tensors;
   std::int64_t length = 0;
+
+  /// For states of fixed size: tensor i, or an undefined one (zeros) before the first token.
+  Tensor carried(std::size_t i) const { return length > 0 ? tensors[i] : Tensor{}; }
+  /// The state after `tokens` more; gradients end here.
+  void carry(std::vector<Tensor> next, std::int64_t tokens) {
+    for (Tensor& tensor : next) tensor = tensor.detached();
+    tensors = std::move(next);
+    length += tokens;
+  }
 };
 
 /// How a mixer can be spread, and what it may see.
 struct MixerTraits {
   bool causal = true;
   bool heads_shardable = false;  ///< over tp by heads
+  bool unbounded = false;        ///< the state has one size however many tokens it has seen
 };
 
 /// x [B, T, d_model]. Positions of the local tokens stand in the operation context's token map.

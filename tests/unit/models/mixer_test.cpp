@@ -1,6 +1,8 @@
 // Every mixer of the registry, in the standard blocks: causality, and a carried state equal to one long sequence.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "models/registry.hpp"
 #include "tests/unit/models/tiny_model.hpp"
 
@@ -36,7 +38,11 @@ class MixerTest : public ::testing::TestWithParam<Case> {
 };
 
 INSTANTIATE_TEST_SUITE_P(Registry, MixerTest, ::testing::ValuesIn(cases()),
-                         [](const auto& row) { return row.param.name; });
+                         [](const auto& row) {
+                           std::string name = row.param.name;
+                           std::ranges::replace(name, '-', '_');
+                           return name;
+                         });
 
 TEST_P(MixerTest, ALaterTokenDoesNotChangeEarlierLogits) {
   TinyModel tiny(GetParam().config);
