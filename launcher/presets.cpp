@@ -11,7 +11,8 @@ std::optional<std::string> preset_text(std::string_view name) {
   if (auto text = find_preset(name)) return text;
   for (const MixerEntry& mixer : mixers())
     if (mixer.name == name)
-      return fmt::format("mixer = {}\n{}", name, mixer.positions == PositionStyle::none ? "positions = none\n" : "");
+      return fmt::format("mixer = {}\n{}{}", name, mixer.positions == PositionStyle::none ? "positions = none\n" : "",
+                         mixer.uses_heads ? "" : "heads = 1\n");
   return std::nullopt;
 }
 

@@ -15,6 +15,7 @@ void check(const LmConfig& config) {
   positive("d-model", config.d_model);
   positive("heads", config.heads);
   positive("d-ff", config.d_ff);
+  positive("attention-every", config.attention_every);
   positive("vocab", config.vocab);
   positive("seq", config.max_seq);
 }
@@ -30,7 +31,8 @@ LanguageModel::LanguageModel(const BuildContext& build, const LmConfig& config) 
         &embed.build.param("positions.weight", Slice::whole({config.max_seq, config.d_model}), Init::normal(0.02));
   embedding_dropout_site_ = build.build.dropout_site();
   blocks_.reserve(static_cast<std::size_t>(config.layers));
-  for (std::int64_t layer = 0; layer < config.layers; ++layer) blocks_.emplace_back(build.child("blocks", layer), config);
+  for (std::int64_t layer = 0; layer < config.layers; ++layer)
+    blocks_.emplace_back(build.child("blocks", layer), config, layer);
   norm_.emplace(build.build.child("norm"), config.norm == NormStyle::layer ? NormKind::layer : NormKind::rms,
                 config.d_model, config.norm_eps);
   if (config.tied) {

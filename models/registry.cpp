@@ -7,12 +7,13 @@
 #include "models/mixers/attention.hpp"
 #include "models/mixers/mean.hpp"
 #include "models/mixers/sru.hpp"
+#include "models/mixers/sru_plus_plus.hpp"
 
 namespace weft {
 namespace {
 
 constexpr auto table = std::to_array<MixerEntry>({
-    {"attention", &make_attention},
+    {.name = "attention", .make = &make_attention, .uses_heads = true},
     {"mean", &make_mean},
     {"mingru", &make_mingru, PositionStyle::none},
     {"minlstm", &make_minlstm, PositionStyle::none},
@@ -20,6 +21,7 @@ constexpr auto table = std::to_array<MixerEntry>({
     {"qrnn-f", &make_qrnn_f, PositionStyle::none},
     {"sru", &make_sru, PositionStyle::none},
     {"sru-affine", &make_sru_affine, PositionStyle::none},
+    {"srupp", &make_sru_plus_plus, PositionStyle::none},
 });
 
 }  // namespace

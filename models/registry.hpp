@@ -16,6 +16,7 @@ struct MixerEntry {
   std::unique_ptr<Mixer> (*make)(const BuildContext&, const MixerOptions&);
   /// How positions enter the standard blocks when the mixer is all that --model says: a recurrence knows the order itself.
   PositionStyle positions = PositionStyle::learned;
+  bool uses_heads = false;
 };
 
 std::span<const MixerEntry> mixers();

@@ -16,7 +16,7 @@ struct Workers {
 Workers workers_of(ScanShape shape, DeviceId device, int threads) {
   constexpr std::int64_t cpu_channels = 64, gpu_threads = 132 * 1024;
   if (device.kind == DeviceKind::cpu)
-    return {shape.batch * ((shape.channels + cpu_channels - 1) / cpu_channels), threads, 4 * scan_chunk};
+    return {shape.batch * ((shape.channels + cpu_channels - 1) / cpu_channels), threads, 8 * scan_chunk};
   return {shape.batch * shape.channels, gpu_threads, 2 * scan_chunk};
 }
 

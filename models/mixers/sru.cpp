@@ -6,7 +6,7 @@
 #include <optional>
 
 #include "core/nn/layers.hpp"
-#include "core/ops/scan.hpp"
+#include "models/mixers/sru_recurrence.hpp"
 
 namespace weft {
 namespace {
@@ -15,27 +15,13 @@ class Sru final : public Mixer {
  public:
   Sru(const BuildContext& build, const MixerOptions& options, const SruOptions& sru)
       : causal_(options.causal), dropout_(options.dropout), width_(sru.width > 0 ? sru.width : options.d_model),
-        own_skip_(width_ != options.d_model) {
-    if (!causal_ && width_ % 2 != 0)
-      fail_user("--d-model: two directions do not divide a state of {} channels", width_);
-    const std::int64_t columns = (own_skip_ ? 4 : 3) * width_;
+        recurrence_(build, width_,
+                    width_ == options.d_model ? SruRecurrence::Skip::input : SruRecurrence::Skip::own_column, causal_,
+                    sru) {
+    const std::int64_t columns = recurrence_.columns() * width_;
     const auto bound = std::sqrt(6.0 / static_cast<double>(options.d_model + columns));  // Glorot & Bengio 2010
     weight_ = &build.build.child("in").param("weight", Slice::whole({columns, options.d_model}), Init::uniform(bound));
-    const auto channels = [&](const char* name, Init init) {
-      return &build.build.param(name, Slice::whole({width_}), init);
-    };
-    scan_.cell = sru.state_in_gates ? ScanCell::sru : ScanCell::sru_affine;
-    if (sru.state_in_gates) {
-      scan_.v_f = channels("v_f", Init::uniform(1));
-      scan_.v_r = channels("v_r", Init::uniform(1));
-    }
-    scan_.b_f = channels("b_f", Init::zeros());
-    scan_.b_r = channels("b_r", {Init::Kind::constant, sru.highway_bias});
-    scan_.tanh = sru.tanh;
-    scan_.skip_in_u = own_skip_;
-    if (sru.rescale && !own_skip_) scan_.skip_scale = std::sqrt(1 + 2 * std::exp(sru.highway_bias));
-    if (!causal_) scan_.reverse_from = width_ / 2;
-    if (own_skip_)
+    if (width_ != options.d_model)
       out_.emplace(build.build.child("out"), width_, options.d_model,
                    nn::LinearOptions{options.bias, options.out_deviation});
     dropout_site_ = build.build.dropout_site();
@@ -48,8 +34,7 @@ class Sru final : public Mixer {
     const Tensor& x = input.x;
     const Tensor u = ops::linear(cx, x, *weight_, nullptr);
     const Tensor mask = ops::sequence_dropout(cx, x.shape()[0], width_, dropout_, dropout_site_);
-    const ops::Scanned scanned =
-        ops::scan(cx, scan_, u, own_skip_ ? Tensor{} : x, mask, state ? state->carried(0) : Tensor{});
+    const ops::Scanned scanned = recurrence_.forward(cx, u, x, mask, state);
     if (state) state->carry({scanned.final}, x.shape()[1]);
     return out_ ? out_->forward(cx, scanned.h) : scanned.h;
   }
@@ -62,9 +47,8 @@ class Sru final : public Mixer {
   bool causal_;
   float dropout_;
   std::int64_t width_;
-  bool own_skip_;
+  SruRecurrence recurrence_;
   Parameter* weight_ = nullptr;
-  ops::ScanOptions scan_;
   std::optional<nn::Linear> out_;
   int dropout_site_ = 0;
 };

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Makes tests/reference/data/sru.safetensors from the public `sru` package (2.6), which recurrence_test reads.
+"""Makes tests/reference/data/sru.safetensors from the public `sru` package (2.6), which sru_test reads.
 
 Needs Python 3 with torch, sru, numpy and safetensors; the test itself only reads the file.
 

@@ -147,6 +147,10 @@ struct VecKernels {
   void (*swiglu_backward)(Elem, std::int64_t cols, const void* gate_up, const void* dy, void* dgate_up,
                           std::int64_t row_begin, std::int64_t row_end);
   void (*add)(Elem, const void* a, const void* b, void* y, std::int64_t begin, std::int64_t end);
+  void (*scaled_add)(Elem, const void* x, const void* a, float alpha, void* y, std::int64_t begin, std::int64_t end);
+  /// da = alpha·dy; returns Σ a·dy.
+  double (*scaled_add_backward)(Elem, const void* a, float alpha, const void* dy, void* da, std::int64_t begin,
+                                std::int64_t end);
   void (*convert)(Elem from, const void* x, Elem to, void* y, std::int64_t count);
   void (*fill)(Elem, float value, void* y, std::int64_t begin, std::int64_t end);
   void (*scale)(Elem, float factor, void* y, std::int64_t begin, std::int64_t end);

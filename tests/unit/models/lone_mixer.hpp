@@ -33,8 +33,7 @@ struct LoneMixer {
     std::vector<float> y, dx;
   };
   /// x, cotangent [B, T, D]; gradients of parameters stand in the store.
-  Gradients run(std::span<const float> x_BTD, std::span<const float> cotangent_BTD, Shape shape,
-                MixerState* state = nullptr) {
+  Gradients run(std::span<const float> x_BTD, std::span<const float> cotangent_BTD, Shape shape) {
     Tape tape;
     OpContext cx{engine.exec, &tape, DType::f32, {}, nullptr};
     cx.tokens = {0, shape[1], shape[1], {0, 0}, shape[1]};
@@ -42,14 +41,20 @@ struct LoneMixer {
     tape.begin(MicroBatch::last);
     Tensor x = tensor(x_BTD, shape);
     tape.watch(x);
-    const Tensor y = mixer->forward(cx, {x}, state);
+    const Tensor y = mixer->forward(cx, {x}, nullptr);
     tape.backward(engine.exec, y, tensor(cotangent_BTD, shape));
     finish_unused(engine.exec, store.all());
-    const auto values = [](const Tensor& from) {
-      const float* data = from.view().as<float>();
-      return std::vector<float>(data, data + from.numel());
-    };
     return {values(y), values(tape.grad_of(x))};
+  }
+  /// y alone, going on from a state.
+  std::vector<float> go_on(std::span<const float> x_BTD, Shape shape, MixerState& state) {
+    OpContext cx{engine.exec, nullptr, DType::f32, {}, nullptr};
+    cx.tokens = {0, shape[1], shape[1], {state.length, 0}, shape[1]};
+    return values(mixer->forward(cx, {tensor(x_BTD, shape)}, &state));
+  }
+  static std::vector<float> values(const Tensor& from) {
+    const float* data = from.view().as<float>();
+    return {data, data + from.numel()};
   }
 
   CpuEngine engine;

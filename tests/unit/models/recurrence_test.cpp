@@ -2,54 +2,19 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <cmath>
 #include <map>
 
-#include "core/base/philox.hpp"
-#include "core/io/safetensors.hpp"
 #include "core/ops/norm.hpp"
 #include "core/ops/scan.hpp"
 #include "models/mixers/affine_recurrence.hpp"
 #include "models/mixers/mean.hpp"
-#include "models/mixers/sru.hpp"
-#include "tests/unit/models/lone_mixer.hpp"
+#include "tests/unit/models/transcription.hpp"
 
 namespace weft {
 namespace {
 
-using Numbers = std::vector<double>;
-
-double sigmoid(double x) { return 1 / (1 + std::exp(-x)); }
 double positive(double x) { return x >= 0 ? x + 0.5 : sigmoid(x); }
 double gelu(double x) { return x / 2 * (1 + std::tanh(std::sqrt(2 / M_PI) * (x + 0.044715 * x * x * x))); }
-
-/// Parameters and input by name; x is [B, T, D].
-struct Model {
-  std::map<std::string, Numbers> values;
-  std::int64_t batch, steps, width;
-
-  std::size_t index(std::int64_t b, std::int64_t t, std::int64_t d) const {
-    return static_cast<std::size_t>((b * steps + t) * width + d);
-  }
-  /// Row `row` of W·v + b.
-  double affine(const std::string& name, std::int64_t row, const Numbers& v) const {
-    double sum = values.at(name + ".bias")[static_cast<std::size_t>(row)];
-    const Numbers& weight = values.at(name + ".weight");
-    for (std::size_t k = 0; k < v.size(); ++k) sum += weight[static_cast<std::size_t>(row) * v.size() + k] * v[k];
-    return sum;
-  }
-  Numbers affine_all(const std::string& name, const Numbers& v) const {
-    Numbers all(values.at(name + ".bias").size());
-    for (std::size_t row = 0; row < all.size(); ++row) all[row] = affine(name, static_cast<std::int64_t>(row), v);
-    return all;
-  }
-  Numbers token(std::int64_t b, std::int64_t t) const {
-    Numbers row(static_cast<std::size_t>(width), 0.0);
-    if (t >= 0)
-      for (std::int64_t d = 0; d < width; ++d) row[static_cast<std::size_t>(d)] = values.at("x")[index(b, t, d)];
-    return row;
-  }
-};
 
 struct Case {
   std::string name;
@@ -125,57 +90,6 @@ Numbers mean_transcription(const Model& model) {
   return y;
 }
 
-double norm(const Numbers& v) {
-  double sum = 0;
-  for (const double x : v) sum += x * x;
-  return std::sqrt(sum);
-}
-
-std::vector<float> normals(const char* name, std::int64_t count) {
-  std::vector<float> all;
-  for (std::int64_t i = 0; i < count; ++i)
-    all.push_back(static_cast<float>(normal(philox_key(5, name), static_cast<std::uint64_t>(i))));
-  return all;
-}
-
-/// y by norm, and the gradient of Σ cotangent·y along a random direction in each parameter and in x.
-void expect_transcribed(LoneMixer& lone, Model model, const std::function<Numbers(const Model&)>& equations) {
-  for (Parameter* parameter : lone.store.all()) {  // large enough that every gate opens and closes
-    auto* data = parameter->value().mut().as<float>();
-    const std::vector<float> values = normals(parameter->name().c_str(), parameter->value().numel());
-    const double scale = parameter->value().shape().rank() == 2 ? 1.5 / std::sqrt(parameter->value().shape()[1]) : 0.5;
-    for (std::size_t i = 0; i < values.size(); ++i) data[i] = values[i] * static_cast<float>(scale);
-    parameter->changed();
-    model.values[parameter->name()] = Numbers(data, data + values.size());
-  }
-  const Shape shape{model.batch, model.steps, model.width};
-  const std::vector<float> x = normals("x", shape.numel()), cotangent = normals("cotangent", shape.numel());
-  model.values["x"] = Numbers(x.begin(), x.end());
-  const LoneMixer::Gradients found = lone.run(x, cotangent, shape);
-  const Numbers right = equations(model);
-  Numbers apart = right;
-  for (std::size_t i = 0; i < apart.size(); ++i) apart[i] -= static_cast<double>(found.y[i]);
-  EXPECT_LT(norm(apart), 1e-5 * norm(right));
-
-  for (auto& [name, values] : model.values) {
-    const float* grad = name == "x" ? found.dx.data() : lone.store.find(name)->grad().view().as<float>();
-    const Numbers gradient(grad, grad + values.size()), at = values;
-    const std::vector<float> direction = normals((name + "direction").c_str(), static_cast<std::int64_t>(at.size()));
-    const auto objective = [&](double step) {
-      for (std::size_t i = 0; i < at.size(); ++i) values[i] = at[i] + step * static_cast<double>(direction[i]);
-      const Numbers y = equations(model);
-      values = at;
-      double sum = 0;
-      for (std::size_t i = 0; i < y.size(); ++i) sum += y[i] * static_cast<double>(cotangent[i]);
-      return sum;
-    };
-    double along = 0;
-    for (std::size_t i = 0; i < at.size(); ++i) along += gradient[i] * static_cast<double>(direction[i]);
-    constexpr double step = 1e-5;
-    EXPECT_NEAR(along, (objective(step) - objective(-step)) / (2 * step), 3e-5 * norm(gradient)) << name;
-  }
-}
-
 class AffineRecurrenceTest : public ::testing::TestWithParam<Case> {};
 
 INSTANTIATE_TEST_SUITE_P(Papers, AffineRecurrenceTest,
@@ -205,59 +119,6 @@ TEST(MeanMixer, ForwardAndGradientsAreThoseOfTheRunningMean) {
   options.d_model = 5;
   LoneMixer lone([&](const BuildContext& build) { return make_mean(build, options); });
   expect_transcribed(lone, {{}, 2, 37, 5}, mean_transcription);
-}
-
-struct PackageCase {
-  std::string name;
-  std::int64_t d_model;
-  bool causal;
-  SruOptions sru;
-};
-
-void PrintTo(const PackageCase& one, std::ostream* out) { *out << one.name; }
-
-class SruPackageTest : public ::testing::TestWithParam<PackageCase> {};
-
-INSTANTIATE_TEST_SUITE_P(
-    Forms, SruPackageTest,
-    ::testing::Values(PackageCase{"plain", 12, true, {.highway_bias = -1, .rescale = true}},
-                      PackageCase{"tanh", 12, true, {.tanh = true, .highway_bias = -1, .rescale = true}},
-                      PackageCase{"four", 10, true, {.width = 14}}, PackageCase{"bidirectional", 12, false, {}},
-                      PackageCase{"affine", 12, true, {.state_in_gates = false}}),
-    [](const auto& row) { return row.param.name; });
-
-// tests/reference/make_sru_reference.py wrote the file.
-TEST_P(SruPackageTest, ForwardAndEveryGradientAreThePackages) {
-  const SafetensorsReader file(std::filesystem::path(WEFT_REFERENCE_DATA) / "sru.safetensors");
-  const auto floats = [&](const std::string& name) {
-    const View view = file.view(GetParam().name + "." + name);
-    return std::span(view.as<float>(), static_cast<std::size_t>(view.numel()));
-  };
-  MixerOptions options;
-  options.d_model = GetParam().d_model;
-  options.causal = GetParam().causal;
-  LoneMixer lone([&](const BuildContext& build) { return make_sru_with(build, options, GetParam().sru); });
-  for (Parameter* parameter : lone.store.all()) {
-    const std::span<const float> values = floats(parameter->name());
-    ASSERT_EQ(values.size(), static_cast<std::size_t>(parameter->value().numel())) << parameter->name();
-    std::ranges::copy(values, parameter->value().mut().as<float>());
-    parameter->changed();
-  }
-  const auto expect_near = [&](std::span<const float> found, const std::string& name) {
-    const std::span<const float> right = floats(name);
-    ASSERT_EQ(found.size(), right.size()) << name;
-    Numbers apart;
-    for (std::size_t i = 0; i < right.size(); ++i)
-      apart.push_back(static_cast<double>(found[i]) - static_cast<double>(right[i]));
-    EXPECT_LT(norm(apart), 1e-5 * norm({right.begin(), right.end()})) << name;
-  };
-  const LoneMixer::Gradients found =
-      lone.run(floats("x"), floats("cotangent"), file.view(GetParam().name + ".x").shape);
-  expect_near(found.y, "y");
-  expect_near(found.dx, "grad.x");
-  for (Parameter* parameter : lone.store.all())
-    expect_near({parameter->grad().view().as<float>(), static_cast<std::size_t>(parameter->grad().numel())},
-                "grad." + parameter->name());
 }
 
 TEST(AffineRecurrence, ManyThreadsOnOneLongSequenceGiveTheSameAsOne) {
