@@ -1,8 +1,10 @@
 // Elementwise recurrences: step by step beside parallel pieces of the sequence, over batch, width and length. Both are timed
 // in turns, so that a busy machine slows both; the ratio of their medians is what counts. Rates are bytes that must move
-// (scan_cost) over the median, beside what a copy moves in the same run.
+// (scan_cost) over the median, beside what a copy moves in the same run. With one thread its processor time is taken, and the
+// ratio is what four pieces cost beside one: on n threads of their own pieces gain about n times that.
 // Usage: weft_bench_scan [threads] [repeats] [f32|bf16]
 #include <fmt/core.h>
+#include <time.h>
 
 #include <algorithm>
 #include <array>
@@ -19,6 +21,13 @@
 
 namespace weft {
 namespace {
+
+double clock_now(int threads) {
+  if (threads > 1) return seconds_now();
+  timespec now{};
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+  return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
+}
 
 struct Point {
   std::int64_t batch, width, steps;
@@ -44,9 +53,9 @@ struct Setup {
     std::vector<std::vector<double>> seconds(bodies.size());
     for (int i = -1; i < repeats; ++i)
       for (std::size_t k = 0; k < bodies.size(); ++k) {
-        const double begin = seconds_now();
+        const double begin = clock_now(exec.threads());
         bodies[k]();
-        if (i >= 0) seconds[k].push_back(seconds_now() - begin);
+        if (i >= 0) seconds[k].push_back(clock_now(exec.threads()) - begin);
       }
     std::vector<double> result;
     for (auto& each : seconds) {
@@ -94,7 +103,7 @@ void measure(const Setup& setup, ScanCell cell, Point at) {
   ScanSpec serial, pieces, chosen;
   serial.cell = pieces.cell = chosen.cell = cell;
   choose_scan_spans(chosen, shape, setup.exec.device(), setup.exec.threads());
-  const std::int64_t even = (at.steps + setup.exec.threads() - 1) / setup.exec.threads();
+  const std::int64_t parts = setup.exec.threads() > 1 ? setup.exec.threads() : 4, even = (at.steps + parts - 1) / parts;
   pieces.backward_span = scan_chunks(even) * scan_chunk;
   if (traits_of(cell).affine) pieces.forward_span = pieces.backward_span;
   const auto& kernels = setup.exec.kernels();
