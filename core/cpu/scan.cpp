@@ -1,5 +1,5 @@
-// Tasks are (piece of the sequence, sequence, tile of channels). A tile is as wide as the threads allow, because a row that
-// is read whole streams; in the backward pass a chunk of it must stay in the second-level cache.
+// Tasks are (piece of the sequence, sequence, tile of channels). A tile is as wide as the threads allow, because rows that are
+// read whole stream: that gains more than a backward pass whose chunk stays in the second-level cache.
 #include <algorithm>
 #include <cstring>
 
@@ -10,14 +10,14 @@
 namespace weft::cpu {
 namespace {
 
-constexpr std::int64_t granule = 64, forward_width = 1024, backward_width = 256;
+constexpr std::int64_t granule = 64, widest = 1024;
 
 constexpr std::int64_t up(std::int64_t count, std::int64_t to) { return (count + to - 1) / to * to; }
 
 /// The tiles of all sequences. None holds channels of both directions.
 class Tiling {
  public:
-  Tiling(ScanShape shape, std::int64_t reverse_from, std::int64_t widest, int threads)
+  Tiling(ScanShape shape, std::int64_t reverse_from, int threads)
       : shape_(shape), border_(std::min(reverse_from, shape.channels)) {
     const std::int64_t even = shape.batch * shape.channels / (4 * std::int64_t{threads});
     width_ = std::clamp(up(even, granule), granule, widest);
@@ -189,7 +189,7 @@ void forward(ExecContext& exec, ScanSpec spec, ScanOperands in, View initial, Mu
   args.h = h.data;
   args.states = floats(states);
   const Pieces pieces(shape.steps, spec.forward_span, false);
-  const Tiling tiling(shape, spec.reverse_from, forward_width, exec.threads());
+  const Tiling tiling(shape, spec.reverse_from, exec.threads());
   const std::int64_t size = shape.batch * shape.channels;
   auto* carries =
       static_cast<float*>(exec.scratch(static_cast<std::size_t>(carries_of(pieces, size)) * sizeof(float) + 1));
@@ -207,7 +207,7 @@ void summary(ExecContext& exec, ScanSpec spec, ScanOperands in, MutView product,
   if (in.u.numel() == 0) return;
   const ScanArgs args = common_args(spec, in, shape);
   const Pieces pieces(shape.steps, spec.forward_span, false);
-  const Tiling tiling(shape, spec.reverse_from, forward_width, exec.threads());
+  const Tiling tiling(shape, spec.reverse_from, exec.threads());
   const std::int64_t size = shape.batch * shape.channels, rows = pieces.count + 1;
   auto* products = static_cast<float*>(exec.scratch(static_cast<std::size_t>(2 * rows * size) * sizeof(float)));
   float* sums = products + rows * size;
@@ -249,7 +249,7 @@ void backward(ExecContext& exec, ScanSpec spec, ScanOperands in, View states, Vi
   args.dskip = in.skip ? out.dskip.data : nullptr;
   if (args.dskip) take_strides(out.dskip, args.dskip_strides);
   const Pieces pieces(shape.steps, spec.backward_span, true);
-  const Tiling tiling(shape, spec.reverse_from, backward_width, exec.threads());
+  const Tiling tiling(shape, spec.reverse_from, exec.threads());
   Plan plan{args, tiling, pieces, size, threads_of(exec, in, tiling, pieces)};
   const std::int64_t partial_rows = sums ? pieces.count * shape.batch : 0;
   const BackwardScratch scratch(exec, carries_of(pieces, size), tiling.width(), plan.threads,
@@ -283,7 +283,7 @@ void backward_summary(ExecContext& exec, ScanSpec spec, ScanOperands in, View st
   args.states = const_cast<float*>(floats(states));
   args.dh = dh.data;
   const Pieces pieces(shape.steps, spec.backward_span, true);
-  const Tiling tiling(shape, spec.reverse_from, backward_width, exec.threads());
+  const Tiling tiling(shape, spec.reverse_from, exec.threads());
   const std::int64_t size = shape.batch * shape.channels, rows = pieces.count + 1;
   Plan plan{args, tiling, pieces, size, threads_of(exec, in, tiling, pieces)};
   const BackwardScratch scratch(exec, 2 * rows * size, tiling.width(), plan.threads, 0);

@@ -1,5 +1,5 @@
 // Elementwise recurrences, backward: chunk by chunk from the end. A chunk's states and gates are recomputed from the state
-// before it and kept in the second-level cache; then its steps go backward.
+// before it and kept near; then its steps go backward.
 #include "core/cpu/vec/functions.hpp"
 #include "core/cpu/vec/scan.hpp"
 
