@@ -7,6 +7,7 @@ namespace weft {
 LmConfig make_lm_config(const ModelOptions& options, std::int64_t seq, std::int64_t data_vocab) {
   LmConfig config;
   config.mixer = options.mixer;
+  config.block = options.block == BlockChoice::plain ? BlockStyle::plain : BlockStyle::pre_norm;
   config.norm = options.norm == NormChoice::layer ? NormStyle::layer : NormStyle::rms;
   config.feed_forward = options.mlp == MlpChoice::gelu ? FeedForwardStyle::gelu : FeedForwardStyle::swiglu;
   config.positions = options.positions == PositionChoice::learned  ? PositionStyle::learned
@@ -19,6 +20,8 @@ LmConfig make_lm_config(const ModelOptions& options, std::int64_t seq, std::int6
   config.heads = options.heads;
   config.kv_heads = options.kv_heads;
   config.d_ff = options.d_ff;
+  config.attention_every = options.attention_every;
+  config.attention_width = options.attention_width;
   config.vocab = options.vocab > 0 ? options.vocab : data_vocab;
   if (config.vocab < 1) fail_user("--vocab: the data does not say how many tokens there are; give --vocab N");
   if (config.vocab < data_vocab)

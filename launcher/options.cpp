@@ -237,8 +237,6 @@ const Setting* find_setting(const std::vector<Setting>& settings, std::string_vi
 std::vector<Setting> read_preset(const CommandRow& command, const std::string& name, const ModelNames& names) {
   if (const auto text = names.preset ? names.preset(name) : std::nullopt)
     return read_config(command, *text, fmt::format("preset {}", name), Source::preset);
-  if (std::ranges::find(names.mixers, name) != names.mixers.end())
-    return {{find_row("mixer"), {name}, "--model", Source::preset}};
   if (name.find('/') != std::string::npos || name.ends_with(".cfg")) {
     std::vector<Setting> settings = read_config(command, read_config_file(name, "model"), name, Source::preset);
     if (find_setting(settings, "model")) fail_user("{} sets `model`: a preset cannot be built on another", name);

@@ -13,6 +13,7 @@
 namespace weft {
 
 enum class NormChoice : std::uint8_t { layer, rms };
+enum class BlockChoice : std::uint8_t { pre_norm, plain };
 enum class MlpChoice : std::uint8_t { gelu, swiglu };
 enum class PositionChoice : std::uint8_t { learned, rotary, none };
 enum class DataFormatChoice : std::uint8_t { automatic, bytes, u16, u32 };
@@ -30,6 +31,7 @@ struct ModelOptions {
   std::string name = "transformer";  ///< preset, mixer, or the path of a preset file, as given
   std::string mixer = "attention";   ///< a name of the mixer registry
   NormChoice norm = NormChoice::layer;
+  BlockChoice block = BlockChoice::pre_norm;
   MlpChoice mlp = MlpChoice::gelu;
   PositionChoice positions = PositionChoice::learned;
   bool bias = true;
@@ -39,6 +41,8 @@ struct ModelOptions {
   std::int64_t heads = 6;
   std::int64_t kv_heads = 0;  ///< 0: as many as heads
   std::int64_t d_ff = 0;      ///< 0: 4·d_model for gelu; 8/3·d_model, rounded up to a multiple of 64, for swiglu
+  std::int64_t attention_every = 1;  ///< SRU++: of so many blocks the last attends
+  std::int64_t attention_width = 0;  ///< SRU++; 0: an eighth of d_model
   std::int64_t vocab = 0;     ///< 0: what the data or the tokenizer has
   double dropout = 0;
 };
@@ -163,7 +167,7 @@ using PresetText = std::function<std::optional<std::string>(std::string_view)>;
 
 /// What --model may name beside files.
 struct ModelNames {
-  PresetText preset;
+  PresetText preset;  ///< of mixers too: the standard blocks with that mixer
   std::vector<std::string> presets;
   std::vector<std::string> mixers;
 };
@@ -191,6 +195,7 @@ std::string config_text(const Options& options);
 void write_config(const Options& options, const std::string& path);
 
 std::string_view name_of(NormChoice choice);
+std::string_view name_of(BlockChoice choice);
 std::string_view name_of(MlpChoice choice);
 std::string_view name_of(PositionChoice choice);
 std::string_view name_of(DataFormatChoice choice);

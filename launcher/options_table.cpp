@@ -9,6 +9,7 @@ namespace weft {
 namespace {
 
 constexpr std::array<std::string_view, 2> norm_names = {"layer", "rms"};
+constexpr std::array<std::string_view, 2> block_names = {"pre-norm", "plain"};
 constexpr std::array<std::string_view, 2> mlp_names = {"gelu", "swiglu"};
 constexpr std::array<std::string_view, 3> position_names = {"learned", "rotary", "none"};
 constexpr std::array<std::string_view, 4> format_names = {"auto", "bytes", "u16", "u32"};
@@ -101,9 +102,16 @@ void add_model(TableMaker& t) {
   auto& ff = t.add("d-ff", "N", "width of the feed-forward layer", training);
   integer(ff, {0}, WEFT_FIELD(model.d_ff));
   ff.shown_default = "4 widths, or 8/3 for swiglu";
+  integer(t.add("attention-every", "N", "srupp: of N blocks the last attends", training), {1},
+          WEFT_FIELD(model.attention_every));
+  auto& attention_width = t.add("attention-width", "N", "srupp: width of attention", training);
+  integer(attention_width, {0}, WEFT_FIELD(model.attention_width));
+  attention_width.shown_default = "an eighth of the width";
   auto& vocab = t.add("vocab", "N", "tokens of the vocabulary", training | for_prepare);
   integer(vocab, {0, 1 << 30}, WEFT_FIELD(model.vocab));
   vocab.shown_default = "what the data has";
+  choice(t.add("block", "pre-norm|plain", "norm, mixer, norm, feed-forward with residuals; or the mixer alone", training),
+         block_names, WEFT_FIELD(model.block));
   choice(t.add("norm", "layer|rms", "normalisation", training), norm_names, WEFT_FIELD(model.norm));
   choice(t.add("mlp", "gelu|swiglu", "feed-forward layer", training), mlp_names, WEFT_FIELD(model.mlp));
   choice(t.add("positions", "learned|rotary|none", "how positions enter", training), position_names,
@@ -324,6 +332,7 @@ void apply_command_defaults(Options& options) {
 }
 
 std::string_view name_of(NormChoice choice) { return pick(norm_names, choice); }
+std::string_view name_of(BlockChoice choice) { return pick(block_names, choice); }
 std::string_view name_of(MlpChoice choice) { return pick(mlp_names, choice); }
 std::string_view name_of(PositionChoice choice) { return pick(position_names, choice); }
 std::string_view name_of(DataFormatChoice choice) { return pick(format_names, choice); }

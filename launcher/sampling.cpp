@@ -55,9 +55,10 @@ void sample_tokens(Engine& engine, const LanguageModel& model, std::vector<std::
     seen = 0;
     states = model.make_states(memory, 1, window, options.compute);
   };
-  restart(std::max<std::int64_t>(1, window - 1));
+  const bool unbounded = model.unbounded();
+  restart(unbounded ? static_cast<std::int64_t>(text.size()) : std::max<std::int64_t>(1, window - 1));
   for (std::int64_t drawn = 0; drawn < options.tokens; ++drawn) {
-    if (static_cast<std::int64_t>(text.size()) - base > window) restart(std::max<std::int64_t>(1, window / 2));
+    if (!unbounded && static_cast<std::int64_t>(text.size()) - base > window) restart(std::max<std::int64_t>(1, window / 2));
     const std::int64_t count = static_cast<std::int64_t>(text.size()) - base - seen;
     const Tensor tokens = Tensor::empty(memory, {1, count}, DType::i32, MemoryUse::activation);
     const auto& transfer = engine.exec().kernels().transfer;

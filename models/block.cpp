@@ -15,15 +15,16 @@ double out_deviation(const LmConfig& config) {
   return init_deviation / std::sqrt(2.0 * static_cast<double>(config.layers));
 }
 
-NormKind norm_kind(const LmConfig& config) {
-  return config.norm == NormStyle::layer ? NormKind::layer : NormKind::rms;
-}
+NormKind norm_kind(const LmConfig& config) { return config.norm == NormStyle::layer ? NormKind::layer : NormKind::rms; }
 
-MixerOptions mixer_options(const LmConfig& config) {
+MixerOptions mixer_options(const LmConfig& config, std::int64_t layer) {
   MixerOptions options;
   options.d_model = config.d_model;
   options.heads = config.heads;
   options.kv_heads = config.kv_heads;
+  options.layer = layer;
+  options.attention_every = config.attention_every;
+  options.attention_width = config.attention_width;
   options.bias = config.bias;
   options.rotary_theta = config.positions == PositionStyle::rotary ? config.rotary_theta : 0;
   options.dropout = config.dropout;
@@ -36,9 +37,8 @@ bool gated(const LmConfig& config) { return config.feed_forward == FeedForwardSt
 }  // namespace
 
 FeedForward::FeedForward(const BuildContext& build, const LmConfig& config, double deviation)
-    : style_(config.feed_forward),
-      up_(build.build.child(gated(config) ? "gate_up" : "up"), config.d_model, config.d_ff * (gated(config) ? 2 : 1),
-          {config.bias, init_deviation}),
+    : style_(config.feed_forward), up_(build.build.child(gated(config) ? "gate_up" : "up"), config.d_model,
+                                       config.d_ff * (gated(config) ? 2 : 1), {config.bias, init_deviation}),
       down_(build.build.child("down"), config.d_ff, config.d_model, {config.bias, deviation}) {}
 
 Tensor FeedForward::forward(OpContext& cx, const Tensor& x) const {
@@ -46,19 +46,26 @@ Tensor FeedForward::forward(OpContext& cx, const Tensor& x) const {
   return down_.forward(cx, ops::swiglu(cx, up_.forward(cx, x)));
 }
 
-Block::Block(const BuildContext& build, const LmConfig& config)
-    : norm1_(build.build.child("norm1"), norm_kind(config), config.d_model, config.norm_eps),
-      mixer_(find_mixer(config.mixer).make(build.child("mixer"), mixer_options(config))),
-      norm2_(build.build.child("norm2"), norm_kind(config), config.d_model, config.norm_eps),
-      feed_forward_(build.child("ffn"), config, out_deviation(config)),
-      mixer_dropout_{config.dropout, build.build.dropout_site()},
-      feed_forward_dropout_{config.dropout, build.build.dropout_site()} {}
+Block::Block(const BuildContext& build, const LmConfig& config, std::int64_t layer) {
+  const bool plain = config.block == BlockStyle::plain;
+  const auto norm = [&](std::string_view name) {
+    return nn::Norm(build.build.child(name), norm_kind(config), config.d_model, config.norm_eps);
+  };
+  if (!plain) norm1_.emplace(norm("norm1"));
+  mixer_ = find_mixer(config.mixer).make(build.child("mixer"), mixer_options(config, layer));
+  if (plain) return;
+  norm2_.emplace(norm("norm2"));
+  feed_forward_.emplace(build.child("ffn"), config, out_deviation(config));
+  mixer_dropout_ = {config.dropout, build.build.dropout_site()};
+  feed_forward_dropout_ = {config.dropout, build.build.dropout_site()};
+}
 
 ResidualStream Block::forward(OpContext& cx, const ResidualStream& in, MixerState* state) const {
-  const ops::Normed first = norm1_.forward(cx, in.x, in.branch, in.dropout);
+  if (!feed_forward_) return {mixer_->forward(cx, {in.x}, state), {}, {}};
+  const ops::Normed first = norm1_->forward(cx, in.x, in.branch, in.dropout);
   const Tensor mixed = mixer_->forward(cx, {first.y}, state);
-  const ops::Normed second = norm2_.forward(cx, first.sum, mixed, mixer_dropout_);
-  return {second.sum, feed_forward_.forward(cx, second.y), feed_forward_dropout_};
+  const ops::Normed second = norm2_->forward(cx, first.sum, mixed, mixer_dropout_);
+  return {second.sum, feed_forward_->forward(cx, second.y), feed_forward_dropout_};
 }
 
 }  // namespace weft

@@ -1,6 +1,7 @@
-// A pre-norm block: x += mixer(norm(x)); x += feed_forward(norm(x)).
+// A pre-norm block: x += mixer(norm(x)); x += feed_forward(norm(x)). Or plain, the mixer alone.
 #pragma once
 #include <memory>
+#include <optional>
 
 #include "core/nn/layers.hpp"
 #include "models/config.hpp"
@@ -30,15 +31,16 @@ class FeedForward {
 
 class Block {
  public:
-  Block(const BuildContext& build, const LmConfig& config);
+  Block(const BuildContext& build, const LmConfig& config, std::int64_t layer);
   ResidualStream forward(OpContext& cx, const ResidualStream& in, MixerState* state) const;
   const Mixer& mixer() const { return *mixer_; }
 
  private:
-  nn::Norm norm1_;
+  // A plain block has the mixer alone.
+  std::optional<nn::Norm> norm1_;
   std::unique_ptr<Mixer> mixer_;
-  nn::Norm norm2_;
-  FeedForward feed_forward_;
+  std::optional<nn::Norm> norm2_;
+  std::optional<FeedForward> feed_forward_;
   ops::ResidualDropout mixer_dropout_;
   ops::ResidualDropout feed_forward_dropout_;
 };

@@ -7,10 +7,13 @@ namespace weft {
 
 enum class NormStyle : std::uint8_t { layer, rms };
 enum class FeedForwardStyle : std::uint8_t { gelu, swiglu };
+/// pre_norm: x += mixer(norm(x)), x += feed_forward(norm(x)). plain: x = mixer(x), for mixers with a highway of their own.
+enum class BlockStyle : std::uint8_t { pre_norm, plain };
 enum class PositionStyle : std::uint8_t { learned, rotary, none };
 
 struct LmConfig {
   std::string mixer = "attention";
+  BlockStyle block = BlockStyle::pre_norm;
   NormStyle norm = NormStyle::layer;
   FeedForwardStyle feed_forward = FeedForwardStyle::gelu;
   PositionStyle positions = PositionStyle::learned;
@@ -22,6 +25,8 @@ struct LmConfig {
   std::int64_t heads = 6;
   std::int64_t kv_heads = 6;
   std::int64_t d_ff = 1536;
+  std::int64_t attention_every = 1;  ///< SRU++: blocks of which the last attends
+  std::int64_t attention_width = 0;  ///< SRU++: width of attention; 0: d_model / 8
   std::int64_t max_seq = 256;  ///< rows of the learned position table
   float dropout = 0;
   float norm_eps = 1e-5f;

@@ -1,5 +1,7 @@
 #include "models/language_model.hpp"
 
+#include <algorithm>
+
 #include "core/ops/embedding.hpp"
 
 namespace weft {
@@ -13,6 +15,7 @@ void check(const LmConfig& config) {
   positive("d-model", config.d_model);
   positive("heads", config.heads);
   positive("d-ff", config.d_ff);
+  positive("attention-every", config.attention_every);
   positive("vocab", config.vocab);
   positive("seq", config.max_seq);
 }
@@ -28,7 +31,8 @@ LanguageModel::LanguageModel(const BuildContext& build, const LmConfig& config) 
         &embed.build.param("positions.weight", Slice::whole({config.max_seq, config.d_model}), Init::normal(0.02));
   embedding_dropout_site_ = build.build.dropout_site();
   blocks_.reserve(static_cast<std::size_t>(config.layers));
-  for (std::int64_t layer = 0; layer < config.layers; ++layer) blocks_.emplace_back(build.child("blocks", layer), config);
+  for (std::int64_t layer = 0; layer < config.layers; ++layer)
+    blocks_.emplace_back(build.child("blocks", layer), config, layer);
   norm_.emplace(build.build.child("norm"), config.norm == NormStyle::layer ? NormKind::layer : NormKind::rms,
                 config.d_model, config.norm_eps);
   if (config.tied) {
@@ -38,6 +42,11 @@ LanguageModel::LanguageModel(const BuildContext& build, const LmConfig& config) 
     head_ = &build.build.child("head").param("weight", Slice::whole({config.vocab, config.d_model}), Init::normal(0.02));
   }
   dropout_sites_ = build.build.dropout_sites();
+}
+
+bool LanguageModel::unbounded() const {
+  return config_.positions == PositionStyle::none &&
+         std::ranges::all_of(blocks_, [](const Block& block) { return block.mixer().traits().unbounded; });
 }
 
 Tensor LanguageModel::hidden(OpContext& cx, const Tensor& tokens, std::vector<MixerState>* states) const {

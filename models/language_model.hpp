@@ -18,6 +18,9 @@ class LanguageModel {
   const LmConfig& config() const { return config_; }
   int dropout_sites() const { return dropout_sites_; }
 
+  /// Whether states go on for any number of tokens: neither they nor the positions grow with it.
+  bool unbounded() const;
+
   /// tokens i32 [B, T] → final hidden states [B, T, D] after the last norm.
   Tensor hidden(OpContext& cx, const Tensor& tokens, std::vector<MixerState>* states = nullptr) const;
 

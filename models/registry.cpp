@@ -3,14 +3,26 @@
 #include <algorithm>
 #include <array>
 
+#include "models/mixers/affine_recurrence.hpp"
 #include "models/mixers/attention.hpp"
+#include "models/mixers/mean.hpp"
+#include "models/mixers/sru.hpp"
+#include "models/mixers/sru_plus_plus.hpp"
 
 namespace weft {
 namespace {
 
-constexpr std::array<MixerEntry, 1> table = {{
-    {"attention", &make_attention},
-}};
+constexpr auto table = std::to_array<MixerEntry>({
+    {.name = "attention", .make = &make_attention, .uses_heads = true},
+    {"mean", &make_mean},
+    {"mingru", &make_mingru, PositionStyle::none},
+    {"minlstm", &make_minlstm, PositionStyle::none},
+    {"qrnn", &make_qrnn, PositionStyle::none},
+    {"qrnn-f", &make_qrnn_f, PositionStyle::none},
+    {"sru", &make_sru, PositionStyle::none},
+    {"sru-affine", &make_sru_affine, PositionStyle::none},
+    {"srupp", &make_sru_plus_plus, PositionStyle::none},
+});
 
 }  // namespace
 

@@ -6,6 +6,7 @@
 #include <string>
 #include <string_view>
 
+#include "models/config.hpp"
 #include "models/mixers/mixer.hpp"
 
 namespace weft {
@@ -13,6 +14,9 @@ namespace weft {
 struct MixerEntry {
   std::string_view name;
   std::unique_ptr<Mixer> (*make)(const BuildContext&, const MixerOptions&);
+  /// How positions enter the standard blocks when the mixer is all that --model says: a recurrence knows the order itself.
+  PositionStyle positions = PositionStyle::learned;
+  bool uses_heads = false;
 };
 
 std::span<const MixerEntry> mixers();

@@ -64,6 +64,42 @@ void add(ExecContext& exec, View a, View b, MutView y) {
              [&](std::int64_t begin, std::int64_t end, int) { vec.add(elem, a.data, b.data, y.data, begin, end); });
 }
 
+template <const VecKernels& vec>
+void scaled_add(ExecContext& exec, View x, View a, View alpha, MutView y) {
+  check_given(x, x.shape, x.dtype, "x");
+  check_given(a, x.shape, x.dtype, "a");
+  check_given(y, x.shape, x.dtype, "y");
+  check_given(alpha, {1}, DType::f32, "alpha");
+  const Elem elem = elem_of(x);
+  for_ranges(threads_for(exec, x.numel(), static_cast<std::int64_t>(3 * x.bytes())), x.numel(), line,
+             [&](std::int64_t begin, std::int64_t end, int) {
+               vec.scaled_add(elem, x.data, a.data, *floats(alpha), y.data, begin, end);
+             });
+}
+
+// Chunks depend on the count alone, so the threads do not change the result.
+template <const VecKernels& vec>
+void scaled_add_backward(ExecContext& exec, View a, View alpha, View dy, Write write, MutView da, MutView dalpha) {
+  check_given(a, a.shape, a.dtype, "a");
+  check_given(dy, a.shape, a.dtype, "dy");
+  check_given(da, a.shape, a.dtype, "da");
+  check_given(alpha, {1}, DType::f32, "alpha");
+  check_given(dalpha, {1}, DType::f32, "dalpha");
+  constexpr std::int64_t chunk = 1 << 14;
+  const std::int64_t count = a.numel(), chunks = (count + chunk - 1) / chunk;
+  const Elem elem = elem_of(a);
+  auto* parts = static_cast<double*>(exec.scratch(static_cast<std::size_t>(chunks) * sizeof(double) + 1));
+  const int threads = threads_for(exec, chunks, static_cast<std::int64_t>(3 * a.bytes()));
+  for_ranges(threads, chunks, 1, [&](std::int64_t begin, std::int64_t end, int) {
+    for (std::int64_t i = begin; i < end; ++i)
+      parts[i] = vec.scaled_add_backward(elem, a.data, *floats(alpha), dy.data, da.data, i * chunk,
+                                         std::min(count, (i + 1) * chunk));
+  });
+  double total = write == Write::add ? static_cast<double>(*floats(dalpha)) : 0;
+  for (std::int64_t i = 0; i < chunks; ++i) total += parts[i];
+  *floats(dalpha) = static_cast<float>(total);
+}
+
 // Joins each dim of both views to the next where both walk through the two as through one.
 void join_dims(View& x, MutView& y) {
   for (int dim = x.shape.rank() - 2; dim >= 0; --dim) {
@@ -182,6 +218,8 @@ void bind_elementwise(KernelTable& table, Isa isa) {
     table.elementwise.swiglu.bind(swiglu<vec>);
     table.elementwise.swiglu_backward.bind(swiglu_backward<vec>);
     table.elementwise.add.bind(add<vec>);
+    table.elementwise.scaled_add.bind(scaled_add<vec>);
+    table.elementwise.scaled_add_backward.bind(scaled_add_backward<vec>);
     table.elementwise.copy.bind(copy<vec>);
     table.elementwise.fill.bind(fill<vec>);
     table.elementwise.dot.bind(dot<vec>);

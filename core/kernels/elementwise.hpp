@@ -14,6 +14,11 @@ struct ElementwiseKernels {
   Slot<void(View gate_up, View dy, MutView dgate_up)> swiglu_backward{"swiglu.backward"};
   /// y = a + b, elementwise; y may be a's or b's memory.
   Slot<void(View a, View b, MutView y)> add{"add"};
+  /// y = x + alpha·a, with alpha f32[1] in the device's memory.
+  Slot<void(View x, View a, View alpha, MutView y)> scaled_add{"scaled_add.forward"};
+  /// da = alpha·dy; dalpha[1] (f32, = or +=) Σ a·dy, in a fixed order.
+  Slot<void(View a, View alpha, View dy, Write write, MutView da, MutView dalpha)> scaled_add_backward{
+      "scaled_add.backward"};
   /// Copies with conversion between f32 and bf16; strided inputs and outputs of the same shape are allowed.
   Slot<void(View x, MutView y)> copy{"copy"};
   /// Sets every element of a contiguous f32, bf16 or f64 view.

@@ -47,43 +47,63 @@ Heads<MutView> split_heads(const Tensor& qkv, const HeadLayout& layout) {
           columns(all, b, t, e, (layout.heads + layout.kv_heads) * hd, layout.kv_heads, hd)};
 }
 
-Tensor attention(OpContext& cx, const Tensor& qkv, const HeadLayout& layout, const AttentionOptions& options) {
-  const std::int64_t b = qkv.shape()[0], t = qkv.shape()[1];
-  const AttentionSpec spec = make_spec(cx, layout, options);
-  const Heads<MutView> heads = split_heads(qkv, layout);
-  Tensor out = cx.empty({b, t, layout.heads, layout.head_dim}, qkv.dtype());
-  Tensor lse;
-  if (cx.recording()) lse = cx.empty({b, layout.heads, t}, DType::f32);
-  cx.kernels().attention.forward(cx.exec, heads.q, heads.k, heads.v, spec, out.mut(), lse.mut());
-  Tensor y = out.reshaped({b, t, layout.heads * layout.head_dim});
-  if (!cx.recording()) return y;
+namespace {
 
-  const double length = static_cast<double>(t);
-  const double pairs = static_cast<double>(b * layout.heads) * (options.causal ? length * (length + 1) / 2 : length * length);
-  const Cost forward =
-      attention_cost(pairs, layout.head_dim, static_cast<double>(qkv.view().bytes() + out.view().bytes()));
-  Cost backward = forward;
-  backward.flops *= 2.5;
-  backward.bytes *= 2;
-  cx.tape->record({"attention", {&qkv}, {&y}, {}, forward, backward},
-                  [qkv = qkv.detached(), out, lse, layout, spec](BackwardPass& pass) {
-                    ExecContext& exec = pass.exec();
-                    Tensor dqkv = pass.empty_like(qkv);
-                    const Heads<MutView> in = split_heads(qkv, layout), grad = split_heads(dqkv, layout);
-                    exec.kernels().attention.backward(exec, in.q, in.k, in.v, out.view(), lse.view(),
-                                                      pass.grad(0).view().reshaped(out.shape()), spec, grad.q, grad.k,
-                                                      grad.v);
-                    pass.give(0, std::move(dqkv));
-                  });
-  return y;
+Heads<MutView> split_heads(const Tensor& q, const Tensor& kv, const HeadLayout& layout) {
+  const std::int64_t b = q.shape()[0], t = q.shape()[1], hd = layout.head_dim, width = 2 * layout.kv_heads * hd;
+  WEFT_CHECK(q.shape() == Shape({b, t, layout.heads * hd}) && kv.shape() == Shape({b, t, width}),
+             "{} and {} are not {} and 2·{} heads of {}", to_string(q.shape()), to_string(kv.shape()), layout.heads,
+             layout.kv_heads, hd);
+  return {columns(q.mut(), b, t, layout.heads * hd, 0, layout.heads, hd),
+          columns(kv.mut(), b, t, width, 0, layout.kv_heads, hd),
+          columns(kv.mut(), b, t, width, layout.kv_heads * hd, layout.kv_heads, hd)};
 }
 
-Tensor attention_cached(OpContext& cx, const Tensor& qkv, const HeadLayout& layout, KeyValueCache& cache) {
+struct Attended {
+  Tensor out;  ///< [B, T, H, hd]
+  Tensor lse;  ///< undefined where nothing is recorded
+};
+
+Attended attend(OpContext& cx, const Heads<MutView>& heads, const AttentionSpec& spec) {
+  const Shape& shape = heads.q.shape;
+  Attended result{cx.empty(shape, heads.q.dtype), {}};
+  if (cx.recording()) result.lse = cx.empty({shape[0], shape[2], shape[1]}, DType::f32);
+  cx.kernels().attention.forward(cx.exec, heads.q, heads.k, heads.v, spec, result.out.mut(), result.lse.mut());
+  return result;
+}
+
+void attend_backward(ExecContext& exec, const Heads<MutView>& in, const Attended& forward, const Tensor& dy,
+                     const AttentionSpec& spec, const Heads<MutView>& grad) {
+  exec.kernels().attention.backward(exec, in.q, in.k, in.v, forward.out.view(), forward.lse.view(),
+                                    dy.view().reshaped(forward.out.shape()), spec, grad.q, grad.k, grad.v);
+}
+
+struct Costs {
+  Cost forward, backward;
+};
+
+Costs costs_of(const Heads<MutView>& heads, bool causal) {
+  const Shape& shape = heads.q.shape;
+  const auto length = static_cast<double>(shape[1]);
+  const double pairs =
+      static_cast<double>(shape[0] * shape[2]) * (causal ? length * (length + 1) / 2 : length * length);
+  const std::size_t bytes = 2 * (heads.q.bytes() + heads.k.bytes());
+  Costs costs{attention_cost(pairs, shape[3], static_cast<double>(bytes)), {}};
+  costs.backward = costs.forward;
+  costs.backward.flops *= 2.5;
+  costs.backward.bytes *= 2;
+  return costs;
+}
+
+Tensor joined(const Tensor& out) {
+  const Shape& shape = out.shape();
+  return out.reshaped({shape[0], shape[1], shape[2] * shape[3]});
+}
+
+Tensor attend_cached(OpContext& cx, const Heads<MutView>& heads, const HeadLayout& layout, KeyValueCache& cache) {
   WEFT_CHECK(!cx.recording(), "a key-value cache has no gradient");
-  const std::int64_t b = qkv.shape()[0], t = qkv.shape()[1], capacity = cache.keys.shape()[1];
-  const std::int64_t end = cache.length + t;
+  const std::int64_t capacity = cache.keys.shape()[1], end = cache.length + heads.q.shape[1];
   WEFT_CHECK(end <= capacity, "the key-value cache holds {} tokens, {} are needed", capacity, end);
-  const Heads<MutView> heads = split_heads(qkv, layout);
   const auto part = [](const Tensor& store, std::int64_t from, std::int64_t to) {
     MutView view = store.mut();
     view.data = static_cast<char*>(view.data) + from * view.strides[1] * static_cast<std::int64_t>(size_of(view.dtype));
@@ -95,11 +115,54 @@ Tensor attention_cached(OpContext& cx, const Tensor& qkv, const HeadLayout& layo
   AttentionSpec spec = make_spec(cx, layout, {});
   spec.q_begin = cache.length;
   spec.k_begin = 0;
-  const Tensor out = cx.empty({b, t, layout.heads, layout.head_dim}, qkv.dtype());
-  cx.kernels().attention.forward(cx.exec, heads.q, part(cache.keys, 0, end), part(cache.values, 0, end), spec, out.mut(),
-                                 {});
   cache.length = end;
-  return out.reshaped({b, t, layout.heads * layout.head_dim});
+  return joined(attend(cx, {heads.q, part(cache.keys, 0, end), part(cache.values, 0, end)}, spec).out);
+}
+
+}  // namespace
+
+Tensor attention(OpContext& cx, const Tensor& qkv, const HeadLayout& layout, const AttentionOptions& options) {
+  const AttentionSpec spec = make_spec(cx, layout, options);
+  const Heads<MutView> heads = split_heads(qkv, layout);
+  const Attended attended = attend(cx, heads, spec);
+  Tensor y = joined(attended.out);
+  if (!cx.recording()) return y;
+  const Costs costs = costs_of(heads, options.causal);
+  cx.tape->record({"attention", {&qkv}, {&y}, {}, costs.forward, costs.backward}, [qkv = qkv.detached(), attended,
+                                                                                   layout, spec](BackwardPass& pass) {
+    Tensor dqkv = pass.empty_like(qkv);
+    attend_backward(pass.exec(), split_heads(qkv, layout), attended, pass.grad(0), spec, split_heads(dqkv, layout));
+    pass.give(0, std::move(dqkv));
+  });
+  return y;
+}
+
+Tensor attention(OpContext& cx, const Tensor& q, const Tensor& kv, const HeadLayout& layout,
+                 const AttentionOptions& options) {
+  const AttentionSpec spec = make_spec(cx, layout, options);
+  const Heads<MutView> heads = split_heads(q, kv, layout);
+  const Attended attended = attend(cx, heads, spec);
+  Tensor y = joined(attended.out);
+  if (!cx.recording()) return y;
+  const Costs costs = costs_of(heads, options.causal);
+  cx.tape->record({"attention", {&q, &kv}, {&y}, {}, costs.forward, costs.backward},
+                  [q = q.detached(), kv = kv.detached(), attended, layout, spec](BackwardPass& pass) {
+                    Tensor dq = pass.empty_like(q), dkv = pass.empty_like(kv);
+                    attend_backward(pass.exec(), split_heads(q, kv, layout), attended, pass.grad(0), spec,
+                                    split_heads(dq, dkv, layout));
+                    pass.give(0, std::move(dq));
+                    pass.give(1, std::move(dkv));
+                  });
+  return y;
+}
+
+Tensor attention_cached(OpContext& cx, const Tensor& qkv, const HeadLayout& layout, KeyValueCache& cache) {
+  return attend_cached(cx, split_heads(qkv, layout), layout, cache);
+}
+
+Tensor attention_cached(OpContext& cx, const Tensor& q, const Tensor& kv, const HeadLayout& layout,
+                        KeyValueCache& cache) {
+  return attend_cached(cx, split_heads(q, kv, layout), layout, cache);
 }
 
 Tensor rotary(OpContext& cx, Tensor qkv, const HeadLayout& layout, float theta) {
@@ -110,13 +173,12 @@ Tensor rotary(OpContext& cx, Tensor qkv, const HeadLayout& layout, float theta) 
   turn(cx.exec, x, y, layout, cx.tokens, theta, false);
   if (!cx.recording()) return y;
   const Cost cost = elementwise_cost(x.numel(), 6, 2.0 * static_cast<double>(size_of(x.dtype())));
-  cx.tape->record({"rotary", {&x}, {&y}, {}, cost, cost},
-                  [layout, theta, tokens = cx.tokens](BackwardPass& pass) {
-                    const Tensor& dy = pass.grad(0);
-                    Tensor dx = pass.empty_like(dy);
-                    turn(pass.exec(), dy, dx, layout, tokens, theta, true);
-                    pass.give(0, std::move(dx));
-                  });
+  cx.tape->record({"rotary", {&x}, {&y}, {}, cost, cost}, [layout, theta, tokens = cx.tokens](BackwardPass& pass) {
+    const Tensor& dy = pass.grad(0);
+    Tensor dx = pass.empty_like(dy);
+    turn(pass.exec(), dy, dx, layout, tokens, theta, true);
+    pass.give(0, std::move(dx));
+  });
   return y;
 }
 

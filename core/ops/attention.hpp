@@ -28,6 +28,10 @@ struct AttentionOptions {
 /// qkv [B, T, (H + 2·Hkv)·hd] → [B, T, H·hd]; scores are scaled by 1/√hd.
 Tensor attention(OpContext& cx, const Tensor& qkv, const HeadLayout& layout, const AttentionOptions& options);
 
+/// The same with q [B, T, H·hd] apart from its keys and values kv [B, T, 2·Hkv·hd].
+Tensor attention(OpContext& cx, const Tensor& q, const Tensor& kv, const HeadLayout& layout,
+                 const AttentionOptions& options);
+
 /// Keys and values of the tokens seen so far, [B, capacity, Hkv, hd] each.
 struct KeyValueCache {
   Tensor keys, values;
@@ -37,6 +41,8 @@ struct KeyValueCache {
 /// Attention of new tokens (qkv as above) to the cache and to each other; appends them to the cache. Not recorded: for
 /// decoding only. Throws Error when the cache is full.
 Tensor attention_cached(OpContext& cx, const Tensor& qkv, const HeadLayout& layout, KeyValueCache& cache);
+Tensor attention_cached(OpContext& cx, const Tensor& q, const Tensor& kv, const HeadLayout& layout,
+                        KeyValueCache& cache);
 
 /// Turns the query and key heads of qkv by rotary positions, in place where no one else holds it.
 Tensor rotary(OpContext& cx, Tensor qkv, const HeadLayout& layout, float theta);

@@ -72,6 +72,27 @@ Tensor dropout(OpContext& cx, const Tensor& x, float p, int site) {
   return y;
 }
 
+Tensor scaled_add(OpContext& cx, const Tensor& x, const Tensor& a, Parameter& alpha) {
+  WEFT_CHECK(x.shape() == a.shape() && x.dtype() == a.dtype(), "{} + {}", to_string(x.shape()), to_string(a.shape()));
+  Tensor y = cx.empty(x.shape(), x.dtype());
+  {
+    const ParameterUse use(&alpha, Pass::forward);
+    cx.kernels().elementwise.scaled_add(cx.exec, x.view(), a.view(), alpha.value().view(), y.mut());
+  }
+  if (!cx.recording()) return y;
+  const Cost cost = elementwise_cost(x.numel(), 2, 3.0 * static_cast<double>(size_of(x.dtype())));
+  cx.tape->record({"scaled_add", {&x, &a}, {&y}, {&alpha}, cost, cost}, [a = a.detached(), &alpha](BackwardPass& pass) {
+    const ParameterUse use(&alpha, Pass::backward);
+    const Tensor& dy = pass.grad(0);
+    Tensor da = pass.empty_like(a);
+    pass.exec().kernels().elementwise.scaled_add_backward(pass.exec(), a.view(), alpha.value().view(), dy.view(),
+                                                          alpha.next_grad_write(), da.mut(), alpha.grad().mut());
+    pass.give(0, dy);
+    pass.give(1, std::move(da));
+  });
+  return y;
+}
+
 Tensor add(OpContext& cx, const Tensor& a, const Tensor& b) {
   WEFT_CHECK(a.shape() == b.shape() && a.dtype() == b.dtype(), "{} + {}", to_string(a.shape()), to_string(b.shape()));
   Tensor y = cx.empty(a.shape(), a.dtype());

@@ -28,6 +28,9 @@ Normed add_norm(OpContext& cx, const Tensor& x, const Tensor& branch, const Norm
 /// y = dropout(x).
 Tensor dropout(OpContext& cx, const Tensor& x, float p, int site);
 
+/// x + alpha·a, alpha a parameter of one element.
+Tensor scaled_add(OpContext& cx, const Tensor& x, const Tensor& a, Parameter& alpha);
+
 /// a + b.
 Tensor add(OpContext& cx, const Tensor& a, const Tensor& b);
 

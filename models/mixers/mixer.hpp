@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "core/ops/context.hpp"
@@ -15,6 +16,9 @@ struct MixerOptions {
   std::int64_t d_model = 0;
   std::int64_t heads = 1;
   std::int64_t kv_heads = 1;
+  std::int64_t layer = 0;            ///< which block the mixer stands in
+  std::int64_t attention_every = 1;  ///< SRU++: attention where (layer + 1) mod attention_every = 0
+  std::int64_t attention_width = 0;  ///< SRU++; 0: d_model / 8
   bool causal = true;
   bool bias = true;
   float rotary_theta = 0;   ///< 0: no rotary positions
@@ -27,12 +31,22 @@ struct MixerOptions {
 struct MixerState {
   std::vector<Tensor> tensors;
   std::int64_t length = 0;
+
+  /// For states of fixed size: tensor i, or an undefined one (zeros) before the first token.
+  Tensor carried(std::size_t i) const { return length > 0 ? tensors[i] : Tensor{}; }
+  /// The state after `tokens` more; gradients end here.
+  void carry(std::vector<Tensor> next, std::int64_t tokens) {
+    for (Tensor& tensor : next) tensor = tensor.detached();
+    tensors = std::move(next);
+    length += tokens;
+  }
 };
 
 /// How a mixer can be spread, and what it may see.
 struct MixerTraits {
   bool causal = true;
   bool heads_shardable = false;  ///< over tp by heads
+  bool unbounded = false;        ///< the state has one size however many tokens it has seen
 };
 
 /// x [B, T, d_model]. Positions of the local tokens stand in the operation context's token map.

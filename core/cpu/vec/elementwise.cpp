@@ -6,6 +6,12 @@
 namespace weft::cpu::WEFT_ISA {
 namespace {
 
+WEFT_INLINE double sum_lanes(VecD v) {
+  double total = 0;
+  for (int i = 0; i < lanes / 2; ++i) total += v[i];
+  return total;
+}
+
 template <class T>
 void gelu_range(const T* x, T* y, std::int64_t begin, std::int64_t end) {
   for_vectors(begin, end, [&](std::int64_t i, auto n) { store_n(y + i, n, gelu_of(load_n(x + i, n))); });
@@ -52,6 +58,27 @@ void swiglu_backward_rows(std::int64_t cols, const T* gate_up, const T* dy, T* d
 template <class T>
 void add_range(const T* a, const T* b, T* y, std::int64_t begin, std::int64_t end) {
   for_vectors(begin, end, [&](std::int64_t i, auto n) { store_n(y + i, n, load_n(a + i, n) + load_n(b + i, n)); });
+}
+
+template <class T>
+void scaled_add_range(const T* x, const T* a, Vec alpha, T* y, std::int64_t begin, std::int64_t end) {
+  for_vectors(begin, end,
+              [&](std::int64_t i, auto n) { store_n(y + i, n, fma(alpha, load_n(a + i, n), load_n(x + i, n))); });
+}
+
+template <class T>
+double scaled_add_backward_range(const T* a, Vec alpha, const T* dy, T* da, std::int64_t begin, std::int64_t end) {
+  VecD even{}, odd{};
+  for_vectors(begin, end, [&](std::int64_t i, auto n) {
+    const Vec d = load_n(dy + i, n);
+    VecD al, ah, dl, dh;
+    to_double(load_n(a + i, n), al, ah);
+    to_double(d, dl, dh);
+    even += al * dl;
+    odd += ah * dh;
+    store_n(da + i, n, alpha * d);
+  });
+  return sum_lanes(even + odd);
 }
 
 template <class T>
@@ -125,6 +152,24 @@ void add(Elem elem, const void* a, const void* b, void* y, std::int64_t begin, s
     add_range(static_cast<const Half*>(a), static_cast<const Half*>(b), static_cast<Half*>(y), begin, end);
 }
 
+void scaled_add(Elem elem, const void* x, const void* a, float alpha, void* y, std::int64_t begin, std::int64_t end) {
+  if (elem == Elem::f32)
+    scaled_add_range(static_cast<const float*>(x), static_cast<const float*>(a), splat(alpha), static_cast<float*>(y),
+                     begin, end);
+  else
+    scaled_add_range(static_cast<const Half*>(x), static_cast<const Half*>(a), splat(alpha), static_cast<Half*>(y),
+                     begin, end);
+}
+
+double scaled_add_backward(Elem elem, const void* a, float alpha, const void* dy, void* da, std::int64_t begin,
+                           std::int64_t end) {
+  if (elem == Elem::f32)
+    return scaled_add_backward_range(static_cast<const float*>(a), splat(alpha), static_cast<const float*>(dy),
+                                     static_cast<float*>(da), begin, end);
+  return scaled_add_backward_range(static_cast<const Half*>(a), splat(alpha), static_cast<const Half*>(dy),
+                                   static_cast<Half*>(da), begin, end);
+}
+
 void convert(Elem from, const void* x, Elem to, void* y, std::int64_t count) {
   if (from == Elem::f32)
     to == Elem::f32 ? convert_range<float, float>(x, y, count) : convert_range<float, Half>(x, y, count);
@@ -159,10 +204,7 @@ double dot(const float* a, const float* b, std::int64_t begin, std::int64_t end)
     even += al * bl;
     odd += ah * bh;
   });
-  even += odd;
-  double total = 0;
-  for (int i = 0; i < lanes / 2; ++i) total += even[i];
-  return total;
+  return sum_lanes(even + odd);
 }
 
 void sum_rows(const float* parts, std::int64_t rows, std::int64_t stride, bool add_to, float* y, std::int64_t begin,

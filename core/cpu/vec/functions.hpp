@@ -16,6 +16,9 @@ void swiglu(Elem elem, std::int64_t cols, const void* gate_up, void* y, std::int
 void swiglu_backward(Elem elem, std::int64_t cols, const void* gate_up, const void* dy, void* dgate_up,
                      std::int64_t row_begin, std::int64_t row_end);
 void add(Elem elem, const void* a, const void* b, void* y, std::int64_t begin, std::int64_t end);
+void scaled_add(Elem elem, const void* x, const void* a, float alpha, void* y, std::int64_t begin, std::int64_t end);
+double scaled_add_backward(Elem elem, const void* a, float alpha, const void* dy, void* da, std::int64_t begin,
+                           std::int64_t end);
 void convert(Elem from, const void* x, Elem to, void* y, std::int64_t count);
 void fill(Elem elem, float value, void* y, std::int64_t begin, std::int64_t end);
 void scale(Elem elem, float factor, void* y, std::int64_t begin, std::int64_t end);
@@ -33,6 +36,11 @@ std::size_t attention_backward_scratch(const AttentionArgs& args);
 std::int64_t attention_dq_partial(const AttentionArgs& args);
 void attention_backward(const AttentionArgs& args, const AttentionTask& task);
 void attention_dq(const AttentionArgs& args, std::int64_t pair, const float* partials, std::int64_t parts);
+
+void scan_forward(const ScanArgs& args, const ScanTask& task);
+void scan_summary(const ScanArgs& args, const ScanTask& task);
+void scan_backward(const ScanArgs& args, const ScanTask& task);
+void scan_backward_summary(const ScanArgs& args, const ScanTask& task);
 
 void adam(const AdamArgs& args, std::int64_t begin, std::int64_t end);
 void sgd(const SgdArgs& args, std::int64_t begin, std::int64_t end);

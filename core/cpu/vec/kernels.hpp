@@ -6,11 +6,11 @@
 // Kernels are serial and take a half-open range of the rows or elements that they work on.
 #pragma once
 #include <cstddef>
-#include <cstdint>
+
+#include "core/cpu/vec/elem.hpp"
+#include "core/cpu/vec/scan_args.hpp"
 
 namespace weft::cpu {
-
-enum class Elem : std::uint8_t { f32, bf16 };
 
 /// How words become factors: 1/(1−p) from `threshold` on, else 0, which is what uniform(word) >= p says; and Philox's
 /// round keys, the two of each round side by side.
@@ -147,6 +147,10 @@ struct VecKernels {
   void (*swiglu_backward)(Elem, std::int64_t cols, const void* gate_up, const void* dy, void* dgate_up,
                           std::int64_t row_begin, std::int64_t row_end);
   void (*add)(Elem, const void* a, const void* b, void* y, std::int64_t begin, std::int64_t end);
+  void (*scaled_add)(Elem, const void* x, const void* a, float alpha, void* y, std::int64_t begin, std::int64_t end);
+  /// da = alpha·dy; returns Σ a·dy.
+  double (*scaled_add_backward)(Elem, const void* a, float alpha, const void* dy, void* da, std::int64_t begin,
+                                std::int64_t end);
   void (*convert)(Elem from, const void* x, Elem to, void* y, std::int64_t count);
   void (*fill)(Elem, float value, void* y, std::int64_t begin, std::int64_t end);
   void (*scale)(Elem, float factor, void* y, std::int64_t begin, std::int64_t end);
@@ -169,6 +173,11 @@ struct VecKernels {
   void (*attention_backward)(const AttentionArgs&, const AttentionTask&);
   /// dq of one pair = scale · the sum of its parts' partials.
   void (*attention_dq)(const AttentionArgs&, std::int64_t pair, const float* partials, std::int64_t parts);
+
+  void (*scan_forward)(const ScanArgs&, const ScanTask&);
+  void (*scan_summary)(const ScanArgs&, const ScanTask&);
+  void (*scan_backward)(const ScanArgs&, const ScanTask&);
+  void (*scan_backward_summary)(const ScanArgs&, const ScanTask&);
 
   void (*adam)(const AdamArgs&, std::int64_t begin, std::int64_t end);
   void (*sgd)(const SgdArgs&, std::int64_t begin, std::int64_t end);

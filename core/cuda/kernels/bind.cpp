@@ -11,6 +11,8 @@ void bind(KernelTable& table, std::uint64_t abi_hash) {
   bind_attention(table);
   bind_linear(table);
   bind_optim(table);
+  bind_scaled_add(table);
+  bind_scan(table);
   bind_transfer(table);
 }
 

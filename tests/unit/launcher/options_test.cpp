@@ -26,6 +26,7 @@ ModelNames names() {
   result.preset = [](std::string_view name) -> std::optional<std::string> {
     if (name == "transformer") return "layers = 6\nlr = 0.001\n";
     if (name == "tiny") return "layers = 2\nd-model = 64\nheads = 2\nsteps = 10\n";
+    if (name == "lstm") return "mixer = lstm\npositions = none\n";
     return std::nullopt;
   };
   return result;
@@ -79,6 +80,7 @@ TEST(Options, ModelOnTheCommandLineReplacesTheConfigsPreset) {
 TEST(Options, MixerNameStandsForTheStandardBlocks) {
   const Options options = parse("train", {"--data", "x", "--model", "lstm"});
   EXPECT_EQ(options.model.mixer, "lstm");
+  EXPECT_EQ(options.model.positions, PositionChoice::none);
   EXPECT_EQ(options.source("mixer"), Source::preset);
 }
 

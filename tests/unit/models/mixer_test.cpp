@@ -1,6 +1,8 @@
 // Every mixer of the registry, in the standard blocks: causality, and a carried state equal to one long sequence.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "models/registry.hpp"
 #include "tests/unit/models/tiny_model.hpp"
 
@@ -22,6 +24,12 @@ std::vector<Case> cases() {
       config.mixer = entry.name;
       all.push_back({std::string(entry.name) + "_" + style, config});
     }
+    if (entry.positions != PositionStyle::none) continue;
+    LmConfig plain = tiny_config();
+    plain.mixer = entry.name;
+    plain.block = BlockStyle::plain;
+    plain.positions = PositionStyle::none;
+    all.push_back({std::string(entry.name) + "_plain", plain});
   }
   return all;
 }
@@ -35,8 +43,11 @@ class MixerTest : public ::testing::TestWithParam<Case> {
   }
 };
 
-INSTANTIATE_TEST_SUITE_P(Registry, MixerTest, ::testing::ValuesIn(cases()),
-                         [](const auto& row) { return row.param.name; });
+INSTANTIATE_TEST_SUITE_P(Registry, MixerTest, ::testing::ValuesIn(cases()), [](const auto& row) {
+  std::string name = row.param.name;
+  std::ranges::replace(name, '-', '_');
+  return name;
+});
 
 TEST_P(MixerTest, ALaterTokenDoesNotChangeEarlierLogits) {
   TinyModel tiny(GetParam().config);

@@ -61,6 +61,29 @@ OpCase add_case(const std::string& name, Shape shape, const std::string& in_plac
   return op;
 }
 
+OpCase scaled_add_case(const std::string& name, Shape shape, Write write) {
+  OpCase op;
+  op.name = "scaled_add." + name;
+  op.inputs = {{.name = "x", .shape = shape},
+               {.name = "a", .shape = shape, .gradient = GradientMode::overwritten},
+               {.name = "alpha",
+                .shape = {1},
+                .stored = Stored::f32,
+                .gradient = write == Write::add ? GradientMode::added : GradientMode::overwritten}};
+  op.outputs = {{.name = "y", .shape = shape}};
+  op.oracle = [](const Values& in, Values& out) {
+    for (std::size_t i = 0; i < out["y"].size(); ++i) out["y"][i] = in.at("x")[i] + in.at("alpha")[0] * in.at("a")[i];
+  };
+  op.forward = [](Run& run) {
+    run.kernels().elementwise.scaled_add(run.exec(), run.in("x"), run.in("a"), run.in("alpha"), run.out("y"));
+  };
+  op.backward = [=](Run& run) {
+    run.kernels().elementwise.scaled_add_backward(run.exec(), run.in("a"), run.in("alpha"), run.cotangent("y"), write,
+                                                  run.gradient("a"), run.gradient("alpha"));
+  };
+  return op;
+}
+
 OpCase copy_case(const std::string& name, Shape shape, Stored from, Stored to) {
   OpCase op;
   op.name = "copy." + name;
@@ -196,6 +219,9 @@ std::vector<OpCase> elementwise_cases() {
           add_case("into_a", {1001}, "a"),
           add_case("into_b", {64}, "b"),
           add_case("large", {100, 999}, "a"),
+          scaled_add_case("odd", {3, 21}, Write::overwrite),
+          scaled_add_case("one_add_gradient", {1}, Write::add),
+          scaled_add_case("large", {130, 301}, Write::add),
           copy_case("widen", {3, 37}, Stored::activation, Stored::f32),
           copy_case("narrow", {3, 37}, Stored::f32, Stored::activation),
           copy_case("same", {201, 333}, Stored::activation, Stored::activation),

@@ -1,0 +1,42 @@
+// Elementwise recurrences over the products of all steps; core/kernels/scan.hpp has the cells' equations.
+#pragma once
+#include "core/ops/context.hpp"
+
+namespace weft::ops {
+
+struct ScanOptions {
+  ScanCell cell = ScanCell::qrnn_f;
+  std::int64_t reverse_from = std::numeric_limits<std::int64_t>::max();  ///< channels from here on run backward in time
+  std::int64_t steps_before = 0;  ///< mean: tokens that the initial state has seen
+  /// SRU alone:
+  bool tanh = false;
+  bool skip_in_u = false;                    ///< u has a fourth column, x′
+  float skip_scale = 1;                      ///< on `skip`
+  Parameter *v_f = nullptr, *v_r = nullptr;  ///< ScanCell::sru
+  Parameter *b_f = nullptr, *b_r = nullptr;
+};
+
+struct Scanned {
+  Tensor h;      ///< [B, T, D]
+  Tensor final;  ///< f32 [B, D], the last state
+};
+
+/// u [B, T, gates·D]; skip [B, T, D] is SRU's x′ before its scale, mask f32 [B, D] a factor for each sequence (no gradient),
+/// initial f32 [B, D] the state before; each of the three may be undefined. Step by step or in parallel pieces by
+/// choose_scan_spans.
+Scanned scan(OpContext& cx, const ScanOptions& options, const Tensor& u, const Tensor& skip = {},
+             const Tensor& mask = {}, const Tensor& initial = {});
+
+/// Factors [B, cols] of dropout, f32, the same for all tokens of a sequence; undefined without dropout.
+Tensor sequence_dropout(OpContext& cx, std::int64_t batch, std::int64_t cols, float p, int site);
+
+struct Windowed {
+  Tensor y;        ///< [B, T, size·D]
+  Tensor history;  ///< [B, size − 1, D], the last inputs, the newest first
+};
+
+/// y_t = x_t | x_{t−1} | … | x_{t−size+1}: what a causal convolution multiplies. Inputs before the first come from `history`
+/// [B, size − 1, D], the newest first, or are 0. Only x has a gradient.
+Windowed window(OpContext& cx, const Tensor& x, std::int64_t size, const Tensor& history = {});
+
+}  // namespace weft::ops

@@ -1,0 +1,31 @@
+#include "models/mixers/sru_recurrence.hpp"
+
+#include <cmath>
+
+namespace weft {
+
+SruRecurrence::SruRecurrence(const BuildContext& build, std::int64_t width, Skip skip, bool causal,
+                             const SruOptions& options) {
+  if (!causal && width % 2 != 0) fail_user("--d-model: two directions do not divide a state of {} channels", width);
+  const auto channels = [&](const char* name, Init init) {
+    return &build.build.param(name, Slice::whole({width}), init);
+  };
+  scan_.cell = options.state_in_gates ? ScanCell::sru : ScanCell::sru_affine;
+  if (options.state_in_gates) {
+    scan_.v_f = channels("v_f", Init::uniform(1));
+    scan_.v_r = channels("v_r", Init::uniform(1));
+  }
+  scan_.b_f = channels("b_f", Init::zeros());
+  scan_.b_r = channels("b_r", {Init::Kind::constant, options.highway_bias});
+  scan_.tanh = options.tanh;
+  scan_.skip_in_u = skip == Skip::own_column;
+  if (options.rescale && skip == Skip::input) scan_.skip_scale = std::sqrt(1 + 2 * std::exp(options.highway_bias));
+  if (!causal) scan_.reverse_from = width / 2;
+}
+
+ops::Scanned SruRecurrence::forward(OpContext& cx, const Tensor& u, const Tensor& x, const Tensor& mask,
+                                    const MixerState* state) const {
+  return ops::scan(cx, scan_, u, scan_.skip_in_u ? Tensor{} : x, mask, state ? state->carried(0) : Tensor{});
+}
+
+}  // namespace weft
