@@ -31,6 +31,7 @@ void bind(KernelTable& table, std::uint64_t abi_hash, Isa isa) {
   bind_embedding(table, isa);
   bind_attention(table, isa);
   bind_optim(table, isa);
+  bind_recurrent(table, isa);
   bind_transfer(table);
 }
 

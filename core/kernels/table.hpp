@@ -9,6 +9,7 @@
 #include "core/kernels/linear.hpp"
 #include "core/kernels/norm.hpp"
 #include "core/kernels/optim.hpp"
+#include "core/kernels/recurrent.hpp"
 #include "core/kernels/transfer.hpp"
 
 namespace weft {
@@ -21,6 +22,7 @@ struct KernelTable {
   EmbeddingKernels embedding;
   AttentionKernels attention;
   OptimKernels optim;
+  RecurrentKernels recurrent;
   TransferKernels transfer;
 };
 
