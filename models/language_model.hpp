@@ -17,6 +17,7 @@ class LanguageModel {
 
   const LmConfig& config() const { return config_; }
   int dropout_sites() const { return dropout_sites_; }
+  const Mixer& mixer(std::size_t layer) const { return blocks_[layer].mixer(); }
 
   /// tokens i32 [B, T] → final hidden states [B, T, D] after the last norm.
   Tensor hidden(OpContext& cx, const Tensor& tokens, std::vector<MixerState>* states = nullptr) const;

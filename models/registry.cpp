@@ -4,13 +4,17 @@
 #include <array>
 
 #include "models/mixers/attention.hpp"
+#include "models/mixers/recurrent.hpp"
 
 namespace weft {
 namespace {
 
-constexpr std::array<MixerEntry, 1> table = {{
+constexpr auto table = std::to_array<MixerEntry>({
     {"attention", &make_attention},
-}};
+    {"elman", &make_elman},
+    {"lstm", &make_lstm},
+    {"gru", &make_gru},
+});
 
 }  // namespace
 

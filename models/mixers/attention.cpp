@@ -31,7 +31,7 @@ class Attention final : public Mixer {
         out_(build.build.child("out"), options.d_model, options.d_model, {options.bias, options.out_deviation}),
         dropout_site_(build.build.dropout_site()) {}
 
-  MixerTraits traits() const override { return {options_.causal, true}; }
+  MixerTraits traits() const override { return {.causal = options_.causal, .heads_shardable = true}; }
 
   Tensor forward(OpContext& cx, const MixerInput& input, MixerState* state) const override {
     Tensor qkv = qkv_.forward(cx, input.x);
