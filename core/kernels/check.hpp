@@ -116,7 +116,8 @@ struct RecurrentSizes {
 };
 
 inline RecurrentSizes recurrent_sizes(RecurrentCell cell, const View& y) {
-  WEFT_CHECK(y.shape.rank() == 3, "y is {}, expected [B, T, H]", to_string(y.shape));
+  WEFT_CHECK(y.shape.rank() == 3 && y.shape[1] > 0, "y is {}, expected [B, T, H] of one step or more",
+             to_string(y.shape));
   return {y.shape[0], y.shape[1], y.shape[2], gates_of(cell)};
 }
 

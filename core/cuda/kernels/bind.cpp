@@ -11,6 +11,7 @@ void bind(KernelTable& table, std::uint64_t abi_hash) {
   bind_attention(table);
   bind_linear(table);
   bind_optim(table);
+  bind_recurrent(table);
   bind_transfer(table);
 }
 

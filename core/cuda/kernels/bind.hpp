@@ -14,6 +14,7 @@ void bind_embedding(KernelTable& table);
 void bind_attention(KernelTable& table);
 void bind_linear(KernelTable& table);
 void bind_optim(KernelTable& table);
+void bind_recurrent(KernelTable& table);
 /// Copies from and to the host, which are no kernels: by the CUDA runtime, or on fibers.
 void bind_transfer(KernelTable& table);
 
