@@ -14,6 +14,10 @@ namespace {
 constexpr std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 constexpr std::int64_t round_up(std::int64_t a, std::int64_t b) { return ceil_div(a, b) * b; }
 
+// Panels are taken in chunks that stay in the first-level cache for all row groups. Meanwhile the next chunk is fetched, if
+// the part's share of the weight is too large to have stayed near.
+constexpr std::int64_t chunk_depth = 512, near_bytes = 256 << 10;
+
 constexpr std::int64_t part_begin(std::int64_t total, std::int64_t parts, std::int64_t i) { return total * i / parts; }
 
 /// f32 panels of R for both directions.
@@ -91,21 +95,34 @@ class TileSteps final : public StepProduct {
     const std::int64_t first = rows_of(part).begin, rows = rows_of(part).size();
     float* sums = sums_ + part * sum_floats_;
     TileArgs args{};
-    args.k = depth_;
     args.layout = TileLayout::by_row;
     args.cols = cols;
     args.elem = Elem::f32;
     args.out_stride = cols;
-    for (std::int64_t gate = 0; gate < gates; ++gate) {
-      args.b = weight_ + (units.begin / cols * gates + gate) * depth_ * cols;
-      for (std::int64_t group = 0; group < groups(part); ++group) {
-        const Range of_group = group_rows(part, group);
-        args.a = tile(part, group, turn);
-        args.rows = of_group.size();
-        args.out = sums + (gate * rows + of_group.begin - first) * cols;
-        kernels_.tile(args);
+    const Range mine = units_of(part);
+    const float* begin = weight_ + mine.begin / cols * gates * depth_ * cols;
+    const float* end = weight_ + ceil_div(mine.end, cols) * gates * depth_ * cols;
+    const float* panel = weight_ + units.begin / cols * gates * depth_ * cols;
+    const bool streams = (end - begin) * std::int64_t{sizeof(float)} > near_bytes;
+    const std::int64_t lines = contraction_unit * cols * std::int64_t{sizeof(float)} / 64;
+    args.ahead_lines = ceil_div(lines, groups(part));
+    for (std::int64_t gate = 0; gate < gates; ++gate)
+      for (std::int64_t k = 0; k < depth_; k += chunk_depth) {
+        args.k = std::min(chunk_depth, depth_ - k);
+        args.b = panel;
+        panel += args.k * cols;
+        const float* next = panel < end ? panel : begin;
+        for (std::int64_t group = 0; group < groups(part); ++group) {
+          const Range of_group = group_rows(part, group);
+          args.a = tile(part, group, turn) + k * kernels_.tile_rows;
+          args.rows = of_group.size();
+          args.out = sums + (gate * rows + of_group.begin - first) * cols;
+          args.residual = k > 0 ? args.out : nullptr;
+          args.residual_stride = cols;
+          args.ahead = streams ? next + group * args.ahead_lines * (args.k / contraction_unit) * 16 : nullptr;
+          kernels_.tile(args);
+        }
       }
-    }
     return {sums, cols, rows * cols};
   }
 
