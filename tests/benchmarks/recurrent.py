@@ -85,9 +85,18 @@ def measure(options, torch, cell, dtype, shape):
     peers = {"layer": PyTorch(torch, cell, shape, dtype, False, clock)}
     if dtype == "bf16":
         peers["autocast"] = PyTorch(torch, cell, shape, dtype, True, clock)
-    times = {name: [] for name in ["weft", *peers]}
     weft.ask("step")
-    warm = {name: peer.step() for name, peer in peers.items()}
+    warm = {}
+    for name, peer in list(peers.items()):
+        try:
+            warm[name] = peer.step()
+        except RuntimeError as error:  # oneDNN has no bf16 layer for processors without AVX-512
+            print(f"PyTorch's {cell} {name} in {dtype}: {str(error).splitlines()[0]}", file=sys.stderr)
+            del peers[name]
+    if not peers:
+        weft.close()
+        return None
+    times = {name: [] for name in ["weft", *peers]}
     slow = {name for name, ms in warm.items() if ms > 1e3 * options.peer_most_seconds}
     for _ in range(options.repeats):
         times["weft"].append(weft.ask("step")["step_ms"])
