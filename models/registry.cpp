@@ -6,6 +6,7 @@
 #include "models/mixers/affine_recurrence.hpp"
 #include "models/mixers/attention.hpp"
 #include "models/mixers/mean.hpp"
+#include "models/mixers/recurrent.hpp"
 #include "models/mixers/sru.hpp"
 #include "models/mixers/sru_plus_plus.hpp"
 
@@ -14,6 +15,9 @@ namespace {
 
 constexpr auto table = std::to_array<MixerEntry>({
     {.name = "attention", .make = &make_attention, .uses_heads = true},
+    {"elman", &make_elman, PositionStyle::none},
+    {"gru", &make_gru, PositionStyle::none},
+    {"lstm", &make_lstm, PositionStyle::none},
     {"mean", &make_mean},
     {"mingru", &make_mingru, PositionStyle::none},
     {"minlstm", &make_minlstm, PositionStyle::none},

@@ -13,13 +13,16 @@ namespace weft {
 
 /// Initial values; element i of the logical tensor depends on (seed, parameter name, i) alone.
 struct Init {
-  enum class Kind : std::uint8_t { constant, normal, uniform } kind = Kind::constant;
+  enum class Kind : std::uint8_t { constant, normal, uniform, ones_in } kind = Kind::constant;
   double scale = 0;  ///< the constant, the standard deviation, or the bound of U(−scale, scale)
+  std::int64_t begin = 0, end = 0;
 
   static Init zeros() { return {Kind::constant, 0}; }
   static Init ones() { return {Kind::constant, 1}; }
   static Init normal(double deviation) { return {Kind::normal, deviation}; }
   static Init uniform(double bound) { return {Kind::uniform, bound}; }
+  /// 1 for elements [begin, end) of the logical tensor, 0 for the others.
+  static Init ones_in(std::int64_t begin, std::int64_t end) { return {Kind::ones_in, 1, begin, end}; }
 };
 
 enum class Pass : std::uint8_t { forward, backward };

@@ -32,6 +32,7 @@ void bind(KernelTable& table, std::uint64_t abi_hash, Isa isa) {
   bind_attention(table, isa);
   bind_optim(table, isa);
   bind_scan(table, isa);
+  bind_recurrent(table, isa);
   bind_transfer(table);
 }
 

@@ -1,12 +1,13 @@
 #include "core/cpu/dnnl_products.hpp"
 
-#include <omp.h>
 #include <dnnl.hpp>
 
 #include <algorithm>
 #include <array>
 #include <map>
 #include <unordered_map>
+
+#include "core/cpu/dnnl_threads.hpp"
 
 namespace weft::cpu {
 
@@ -16,18 +17,6 @@ using dnnl::memory;
 using Type = memory::data_type;
 using Desc = memory::desc;
 using Arguments = std::unordered_map<int, memory>;
-
-/// oneDNN takes its number of threads from the calling thread's OpenMP setting.
-class ThreadCount {
- public:
-  explicit ThreadCount(int threads) : before_(omp_get_max_threads()) { omp_set_num_threads(threads); }
-  ~ThreadCount() { omp_set_num_threads(before_); }
-  ThreadCount(const ThreadCount&) = delete;
-  ThreadCount& operator=(const ThreadCount&) = delete;
-
- private:
-  int before_;
-};
 
 Type type_of(Elem elem) { return elem == Elem::bf16 ? Type::bf16 : Type::f32; }
 std::size_t padded(std::size_t bytes) { return (bytes + 63) / 64 * 64; }
@@ -246,7 +235,7 @@ bool DnnlProducts::takes(const Product& p) {
 }
 
 std::size_t DnnlProducts::scratch(const Product& p, int threads) {
-  const ThreadCount count(threads);
+  const DnnlThreads count(threads);
   const Plan& plan = impl_->plan_of(p, threads);
   std::size_t room = 0;
   if (p.weight && !p.weight->pack) room += padded(plan.packed.get_size());
@@ -258,7 +247,7 @@ std::size_t DnnlProducts::scratch(const Product& p, int threads) {
 }
 
 void DnnlProducts::run(ExecContext& exec, const Product& p, void* scratch) {
-  const ThreadCount count(exec.threads());
+  const DnnlThreads count(exec.threads());
   const Plan& plan = impl_->plan_of(p, exec.threads());
   char* room = static_cast<char*>(scratch);
   const auto take = [&room](std::size_t bytes) {
@@ -303,7 +292,7 @@ void DnnlProducts::run(ExecContext& exec, const Product& p, void* scratch) {
 
 void DnnlProducts::narrow(const float* from, std::int64_t stride, std::int64_t rows, std::int64_t cols, void* to,
                           int threads) {
-  const ThreadCount count(threads);
+  const DnnlThreads count(threads);
   memory source = impl_->wrap(Desc({rows, cols}, Type::f32, {stride, 1}), from);
   memory target = impl_->wrap(Desc({rows, cols}, Type::bf16, {cols, 1}), to);
   dnnl::reorder(source, target).execute(impl_->stream, source, target);

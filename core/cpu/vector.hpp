@@ -25,6 +25,7 @@ void bind_embedding(KernelTable& table, Isa isa);
 void bind_attention(KernelTable& table, Isa isa);
 void bind_optim(KernelTable& table, Isa isa);
 void bind_scan(KernelTable& table, Isa isa);
+void bind_recurrent(KernelTable& table, Isa isa);
 void bind_transfer(KernelTable& table);
 
 inline Elem elem_of(const View& view) {

@@ -4,6 +4,7 @@
 
 #include "core/kernels/dropout.hpp"
 #include "core/kernels/norm.hpp"
+#include "core/kernels/recurrent.hpp"
 #include "core/tensor/view.hpp"
 
 namespace weft {
@@ -106,6 +107,60 @@ inline void check_attention_backward(const View& q, const View& k, const View& v
   check_attention_operand(dq, q.shape, q.dtype, "dq");
   check_attention_operand(dk, k.shape, q.dtype, "dk");
   check_attention_operand(dv, k.shape, q.dtype, "dv");
+}
+
+/// Sizes of a recurrence.
+struct RecurrentSizes {
+  std::int64_t batch, steps, hidden, gates;
+  std::int64_t gate_width() const { return gates * hidden; }
+};
+
+inline RecurrentSizes recurrent_sizes(RecurrentCell cell, const View& y) {
+  WEFT_CHECK(y.shape.rank() == 3 && y.shape[1] > 0, "y is {}, expected [B, T, H] of one step or more",
+             to_string(y.shape));
+  return {y.shape[0], y.shape[1], y.shape[2], gates_of(cell)};
+}
+
+inline RecurrentSizes check_recurrent(const RecurrentForward& job) {
+  const RecurrentSizes s = recurrent_sizes(job.cell, job.y);
+  const DType dtype = job.y.dtype;
+  const Shape gates{s.batch, s.steps, s.gate_width()}, state{s.batch, s.hidden};
+  const bool lstm = job.cell == RecurrentCell::lstm, gru = job.cell == RecurrentCell::gru;
+  check_given(job.y, job.y.shape, dtype, "y");
+  check_given(job.projected, gates, dtype, "projected");
+  check_given(job.weight.value, {s.gate_width(), s.hidden}, DType::f32, "the recurrent weight");
+  check_count(job.hidden_bias, s.hidden, "hidden_bias");
+  check_like(job.gates, gates, dtype, "gates");
+  check_given(job.h_last, state, DType::f32, "h_last");
+  check_like(job.h_first, state, DType::f32, "h_first");
+  check_like(job.c_first, state, DType::f32, "c_first");
+  if (lstm) check_given(job.c_last, state, DType::f32, "c_last");
+  if (lstm && job.gates) check_given(job.cells, job.y.shape, DType::f32, "cells");
+  if (gru && job.gates) check_given(job.candidate, job.y.shape, dtype, "candidate");
+  return s;
+}
+
+inline RecurrentSizes check_recurrent(const RecurrentBackward& job) {
+  const RecurrentSizes s = recurrent_sizes(job.cell, job.dy);
+  const DType dtype = job.dy.dtype;
+  const Shape gates{s.batch, s.steps, s.gate_width()}, units = job.dy.shape, state{s.batch, s.hidden};
+  const bool lstm = job.cell == RecurrentCell::lstm, gru = job.cell == RecurrentCell::gru;
+  check_given(job.dy, units, dtype, "dy");
+  check_given(job.gates, gates, dtype, "gates");
+  check_given(job.dgates, gates, dtype, "dgates");
+  check_given(job.weight.value, {s.gate_width(), s.hidden}, DType::f32, "the recurrent weight");
+  if (lstm) check_given(job.cells, units, DType::f32, "cells");
+  if (gru) check_given(job.candidate, units, dtype, "candidate");
+  if (gru) check_given(job.y, units, dtype, "y");
+  if (gru) check_given(job.dhidden, gates, dtype, "dhidden");
+  for (const auto& [view, name] : {std::pair{job.h_first, "h_first"},
+                                   {job.c_first, "c_first"},
+                                   {job.dh_last, "dh_last"},
+                                   {job.dc_last, "dc_last"},
+                                   {View(job.dh_first), "dh_first"},
+                                   {View(job.dc_first), "dc_first"}})
+    check_like(view, state, DType::f32, name);
+  return s;
 }
 
 /// Flat f32 storage of equal size; `first` and `second` are the optimizer's, as far as it has them.

@@ -1,3 +1,5 @@
+#include <bit>
+
 #include "core/kernels/table.hpp"
 
 namespace weft {
@@ -24,6 +26,22 @@ Cost embedding_cost(std::int64_t rows, std::int64_t cols, DType dtype) {
 Cost attention_cost(double pairs, std::int64_t head_dim, double bytes) {
   // Two products (QKᵀ and PV) of 2·hd each a pair; scores, softmax and the weighted sum are three dependent levels.
   return {4 * pairs * static_cast<double>(head_dim), bytes, 3, 3};
+}
+
+Cost recurrent_cost(RecurrentCell cell, std::int64_t batch, std::int64_t steps, std::int64_t hidden, DType dtype) {
+  const auto g = static_cast<double>(gates_of(cell)), b = static_cast<double>(batch), t = static_cast<double>(steps);
+  const auto h = static_cast<double>(hidden), element = static_cast<double>(size_of(dtype));
+  // Gates in and out, h and (for the LSTM) c out, the weight once; activations count 10 FLOPs a gate.
+  const double cells = cell == RecurrentCell::lstm ? 4 : 0;
+  return {2 * b * t * g * h * h + 10 * b * t * g * h, b * t * h * ((2 * g + 1) * element + cells) + g * h * h * element,
+          t, t};
+}
+
+Cost recurrent_backward_cost(RecurrentCell cell, std::int64_t batch, std::int64_t steps, std::int64_t hidden,
+                             DType dtype) {
+  Cost cost = recurrent_cost(cell, batch, steps, hidden, dtype);
+  cost.min_depth = 1 + std::bit_width(static_cast<std::uint64_t>(steps > 0 ? steps - 1 : 0));
+  return cost;
 }
 
 }  // namespace weft

@@ -9,6 +9,7 @@
 #include "core/kernels/linear.hpp"
 #include "core/kernels/norm.hpp"
 #include "core/kernels/optim.hpp"
+#include "core/kernels/recurrent.hpp"
 #include "core/kernels/scan.hpp"
 #include "core/kernels/transfer.hpp"
 
@@ -23,6 +24,7 @@ struct KernelTable {
   AttentionKernels attention;
   OptimKernels optim;
   ScanKernels scan;
+  RecurrentKernels recurrent;
   TransferKernels transfer;
 };
 

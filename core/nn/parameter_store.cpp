@@ -25,6 +25,9 @@ void fill_part(float* out, std::int64_t global, std::int64_t count, const Init& 
         out[i] = static_cast<float>(init.scale *
                                     (2.0 * uniform(philox_word(key, static_cast<std::uint64_t>(global + i))) - 1.0));
       return;
+    case Init::Kind::ones_in:
+      for (std::int64_t i = 0; i < count; ++i) out[i] = global + i >= init.begin && global + i < init.end ? 1.0f : 0.0f;
+      return;
   }
 }
 

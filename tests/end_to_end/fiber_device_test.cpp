@@ -88,6 +88,19 @@ TEST_F(FiberDevice, TrainsAsTheCpuDoes) {
   }
 }
 
+TEST_F(FiberDevice, TrainsEveryMixerAsTheCpuDoes) {
+  for (const std::string model : {"elman", "gru", "lstm", "mean", "mingru", "minlstm", "qrnn", "sru", "srupp"}) {
+    SCOPED_TRACE(model);
+    const Words more = {"--model", model, "--steps", "4"};
+    const Outcome cpu = train("cpu_" + model, "cpu", more);
+    ASSERT_EQ(cpu.status, 0) << cpu.err;
+    const Outcome fibers = train("fibers_" + model, "cuda", more);
+    ASSERT_EQ(fibers.status, 0) << fibers.err;
+    for (const char* name : {"loss", "grad_norm", "valid_loss"})
+      expect_near(column("cpu_" + model, name), column("fibers_" + model, name), 5e-5);
+  }
+}
+
 TEST_F(FiberDevice, ARecordedStepReplaysToTheSameBits) {
   ASSERT_EQ(train("eager", "cuda", {"--cuda-graph", "off", "--valid-every", "3"}).status, 0);
   ASSERT_EQ(train("replayed", "cuda", {"--cuda-graph", "auto", "--valid-every", "3"}).status, 0);

@@ -31,6 +31,17 @@ WEFT_INLINE Vec sigmoid(Vec x) {
 #endif
 }
 
+/// To about 4 ulp: 2·sigmoid(2x) − 1, which near 0 would leave few right digits, and there a Taylor polynomial.
+WEFT_INLINE Vec tanh(Vec x) {
+  const Vec square = x * x;
+  Vec p = splat(62.0f / 2835);
+  p = fma(p, square, splat(-17.0f / 315));
+  p = fma(p, square, splat(2.0f / 15));
+  p = fma(p, square, splat(-1.0f / 3));
+  const Vec small = fma(x * square, p, x), large = fma(splat(2.0f), sigmoid(x + x), splat(-1.0f));
+  return square < splat(0.09f) ? small : large;
+}
+
 // tanh-form GELU: x/2·(1 + tanh u) = x·sigmoid(2u) with u = √(2/π)·(x + 0.044715·x³).
 inline constexpr float gelu_scale = 1.59576912160573071f;  ///< 2·√(2/π)
 inline constexpr float gelu_cube = 0.044715f;

@@ -37,6 +37,8 @@ struct TileArgs {
   Elem elem;  ///< of pre and residual, and of out
   void* out;
   std::int64_t out_stride;
+  const void* ahead;         ///< by_row: fetched into the second-level cache meanwhile; null: nothing
+  std::int64_t ahead_lines;  ///< of 64 bytes, for each contraction_unit of k
 };
 
 struct MatrixKernels {

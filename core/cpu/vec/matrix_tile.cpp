@@ -43,7 +43,7 @@ WEFT_INLINE void store_sums(const Vec (&sums)[rows][panel_vectors], const TileAr
     }
 }
 
-template <int rows, TileLayout layout>
+template <int rows, TileLayout layout, bool ahead>
 void product(const TileArgs& args) {
   constexpr int row_step = layout == TileLayout::by_row ? contraction_unit : 1;
   constexpr int k_step = layout == TileLayout::by_row ? 1 : tile_rows;
@@ -62,10 +62,13 @@ void product(const TileArgs& args) {
   const std::int64_t line_step = args.out_stride * (args.elem == Elem::bf16 ? 2 : 4);
   const std::int64_t second_line = args.elem == Elem::bf16 ? 0 : 64;
   std::int64_t lines = rows;
+  const char* next = typed<char>(args.ahead);
   for (std::int64_t block = args.k / contraction_unit; block > 0; --block) {
     __builtin_prefetch(line, 1);
     __builtin_prefetch(line + second_line, 1);
     line += --lines > 0 ? line_step : 0;
+    if constexpr (ahead)
+      for (std::int64_t i = 0; i < args.ahead_lines; ++i, next += 64) __builtin_prefetch(next, 0, 2);
     for (int outer = 0; outer < contraction_unit; outer += 4) {
 #pragma GCC unroll 4
       for (int k = 0; k < 4; ++k) {
@@ -96,15 +99,16 @@ void product(const TileArgs& args) {
 
 using Product = void (*)(const TileArgs&);
 
-template <TileLayout layout, int... rows>
+template <TileLayout layout, bool ahead, int... rows>
 constexpr auto products(std::integer_sequence<int, rows...>) {
   struct {
     Product by_rows[sizeof...(rows)];
-  } table{{product<rows + 1, layout>...}};
+  } table{{product<rows + 1, layout, ahead>...}};
   return table;
 }
-constexpr auto products_by_row = products<TileLayout::by_row>(std::make_integer_sequence<int, tile_rows>());
-constexpr auto products_by_col = products<TileLayout::by_col>(std::make_integer_sequence<int, tile_rows>());
+constexpr auto products_by_row = products<TileLayout::by_row, false>(std::make_integer_sequence<int, tile_rows>());
+constexpr auto products_ahead = products<TileLayout::by_row, true>(std::make_integer_sequence<int, tile_rows>());
+constexpr auto products_by_col = products<TileLayout::by_col, false>(std::make_integer_sequence<int, tile_rows>());
 
 }  // namespace
 
@@ -116,7 +120,9 @@ void finish_tile(const float* c, const TileArgs& args) {
 }
 
 void tile_product(const TileArgs& args) {
-  if (args.layout == TileLayout::by_row)
+  if (args.ahead)
+    products_ahead.by_rows[args.rows - 1](args);
+  else if (args.layout == TileLayout::by_row)
     products_by_row.by_rows[args.rows - 1](args);
   else
     products_by_col.by_rows[args.rows - 1](args);

@@ -16,6 +16,15 @@ WEFT_DEVICE float sigmoid(float x) {
 #endif
 }
 
+/// The name is not tanh's, so that neither hides the other.
+WEFT_DEVICE float tanh_of(float x) {
+#if defined(__CUDA_ARCH__)
+  return tanhf(x);
+#else
+  return std::tanh(x);
+#endif
+}
+
 // tanh-form GELU (Hendrycks & Gimpel 2016): x/2·(1 + tanh u) = x·sigmoid(2u) with u = √(2/π)·(x + 0.044715·x³).
 inline constexpr float gelu_scale = 1.59576912160573071f;  ///< 2·√(2/π)
 inline constexpr float gelu_cube = 0.044715f;

@@ -13,6 +13,7 @@ void bind(KernelTable& table, std::uint64_t abi_hash) {
   bind_optim(table);
   bind_scaled_add(table);
   bind_scan(table);
+  bind_recurrent(table);
   bind_transfer(table);
 }
 

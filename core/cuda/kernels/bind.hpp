@@ -16,6 +16,7 @@ void bind_linear(KernelTable& table);
 void bind_optim(KernelTable& table);
 void bind_scaled_add(KernelTable& table);
 void bind_scan(KernelTable& table);
+void bind_recurrent(KernelTable& table);
 /// Copies from and to the host, which are no kernels: by the CUDA runtime, or on fibers.
 void bind_transfer(KernelTable& table);
 

@@ -19,7 +19,10 @@ void PrintTo(const Case& mixer, std::ostream* out) { *out << mixer.name; }
 std::vector<Case> cases() {
   std::vector<Case> all;
   for (const MixerEntry& entry : mixers()) {
-    for (const auto& [style, base] : {std::pair{"gpt", tiny_config()}, {"llama", tiny_llama_config()}}) {
+    LmConfig no_positions = tiny_config();
+    no_positions.positions = PositionStyle::none;
+    for (const auto& [style, base] :
+         {std::pair{"gpt", tiny_config()}, {"llama", tiny_llama_config()}, {"no_positions", no_positions}}) {
       LmConfig config = base;
       config.mixer = entry.name;
       all.push_back({std::string(entry.name) + "_" + style, config});
@@ -81,6 +84,50 @@ TEST_P(MixerTest, AStateCarriedInPiecesOfAnyLengthEqualsOneLongSequence) {
       at += piece;
     }
   }
+}
+
+TEST_P(MixerTest, AStateThatWasResetIsAnEmptyOne) {
+  TinyModel tiny(GetParam().config);
+  const Tensor tokens = tiny.ints(some_tokens(16), {1, 16});
+  const std::vector<float> fresh = tiny.logits(tokens);
+  std::vector<MixerState> states = tiny.model.make_states(*tiny.engine.memory, 1, 16, DType::f32);
+  for (int round = 0; round < 2; ++round) {
+    for (MixerState& state : states) state.length = 0;
+    OpContext cx = tiny.context(nullptr, 16);
+    const Tensor hidden = tiny.model.hidden(cx, tokens, &states);
+    const Tensor logits = tiny.model.logits(cx, hidden.reshaped({16, hidden.shape()[2]}));
+    for (std::size_t i = 0; i < fresh.size(); ++i) ASSERT_NEAR(logits.view().as<float>()[i], fresh[i], 1e-5);
+  }
+}
+
+// The gradient of a second segment alone, after a first one that was recorded or not.
+std::vector<float> gradient_of_second_segment(TinyModel& tiny, const std::vector<std::int32_t>& tokens, bool record) {
+  Tape tape;
+  tiny.store.begin_step();
+  tape.begin(MicroBatch::last);
+  std::vector<MixerState> states = tiny.model.make_states(*tiny.engine.memory, 1, 16, DType::f32);
+  const auto segment = [&](Tape* on, std::int64_t begin) {
+    OpContext cx{tiny.engine.exec, on, DType::f32, {}, nullptr};
+    cx.tokens = {0, 16, 8, {begin, 0}, 8};
+    return tiny.model.hidden(cx, tiny.ints({tokens.begin() + begin, tokens.begin() + begin + 8}, {1, 8}), &states);
+  };
+  segment(record ? &tape : nullptr, 0);
+  const Tensor hidden = segment(&tape, 8);
+  tape.backward(tiny.engine.exec, hidden);
+  finish_unused(tiny.engine.exec, tiny.store.all());
+  const float* grads = tiny.store.flat_grads().view().as<float>();
+  return {grads, grads + tiny.store.flat_grads().numel()};
+}
+
+TEST_P(MixerTest, GradientsStopAtACarriedState) {
+  TinyModel tiny(GetParam().config);
+  if (!tiny.model.mixer(0).traits().trains_on_segments) {
+    EXPECT_THROW(gradient_of_second_segment(tiny, some_tokens(16), true), Error) << "its state is for decoding alone";
+    return;
+  }
+  const std::vector<float> recorded = gradient_of_second_segment(tiny, some_tokens(16), true);
+  const std::vector<float> alone = gradient_of_second_segment(tiny, some_tokens(16), false);
+  for (std::size_t i = 0; i < alone.size(); ++i) ASSERT_EQ(recorded[i], alone[i]);
 }
 
 TEST_P(MixerTest, ShortAndOddBatchesTrain) {

@@ -1,0 +1,123 @@
+#include "core/ops/recurrent.hpp"
+
+namespace weft::ops {
+namespace {
+
+MutView steps_of(const Tensor& units, std::int64_t from, std::int64_t to) {
+  MutView view = units.mut();
+  view.data = static_cast<char*>(view.data) + from * view.strides[1] * static_cast<std::int64_t>(size_of(view.dtype));
+  view.shape[1] = to - from;
+  return view;
+}
+
+/// The state that each step multiplied by R: h of the step before, [B, T, H].
+Tensor states_before(BackwardPass& pass, const Tensor& y, const Tensor& h_first) {
+  const ElementwiseKernels& kernels = pass.exec().kernels().elementwise;
+  const std::int64_t b = y.shape()[0], t = y.shape()[1], h = y.shape()[2];
+  Tensor before = pass.empty_like(y);
+  if (h_first.defined())
+    kernels.copy(pass.exec(), h_first.view().reshaped({b, 1, h}), steps_of(before, 0, 1));
+  else
+    kernels.fill(pass.exec(), 0.0f, before.mut());
+  if (t > 1) kernels.copy(pass.exec(), steps_of(y, 0, t - 1), steps_of(before, 1, t));
+  return before;
+}
+
+/// dR (= or +=) Σ over all steps of dgatesᵀ·h⁻, and the bias that is added to h⁻Rᵀ.
+void weight_gradients(BackwardPass& pass, const Tensor& dgates, const Tensor& before, Parameter& weight,
+                      Parameter* hidden_bias) {
+  ExecContext& exec = pass.exec();
+  const std::int64_t rows = before.view().rows(), h = before.shape()[2], width = dgates.shape()[2];
+  const Write write = weight.next_grad_write();
+  Tensor sums;
+  if (hidden_bias) {
+    WEFT_CHECK(hidden_bias->next_grad_write() == write, "{} and {} are used apart", weight.name(), hidden_bias->name());
+    sums = Tensor::empty(exec.memory(), {width}, DType::f32, MemoryUse::activation);
+    exec.kernels().elementwise.fill(exec, 0.0f, sums.mut());
+  }
+  exec.kernels().linear.backward_weight(exec, dgates.view().reshaped({rows, width}), before.view().reshaped({rows, h}),
+                                        write, weight.grad().mut(), sums.mut());
+  if (!hidden_bias) return;
+  const View of_candidate = sums.view().slice(width - h, width);
+  const MutView to = hidden_bias->grad().mut();
+  if (write == Write::add)
+    exec.kernels().elementwise.add(exec, to, of_candidate, to);
+  else
+    exec.kernels().elementwise.copy(exec, of_candidate, to);
+}
+
+}  // namespace
+
+RecurrentOutput recurrent(OpContext& cx, RecurrentCell cell, Tensor projected, Parameter& weight,
+                          Parameter* hidden_bias, const RecurrentState& first) {
+  const std::int64_t h = weight.value().shape()[1], width = gates_of(cell) * h;
+  const Tensor x = projected;
+  projected = {};
+  WEFT_CHECK(x.shape().rank() == 3 && x.shape()[2] == width && weight.value().shape()[0] == width,
+             "{} into the recurrence of {} {}", to_string(x.shape()), weight.name(), to_string(weight.value().shape()));
+  const std::int64_t b = x.shape()[0], t = x.shape()[1];
+  const bool lstm = cell == RecurrentCell::lstm, gru = cell == RecurrentCell::gru;
+  const auto state = [&](const Tensor& given) {
+    return !cx.recording() && given.defined() ? given.detached() : cx.empty({b, h}, DType::f32);
+  };
+  RecurrentOutput out{cx.empty({b, t, h}, x.dtype()), {state(first.h), lstm ? state(first.c) : Tensor{}}};
+  Tensor gates, candidate, cells;
+  if (cx.recording()) {
+    // x alone is left of the caller's handle: in place is safe only when that handle was moved in.
+    gates = x.unique() ? x.detached() : cx.empty(x.shape(), x.dtype());
+    if (gru) candidate = cx.empty(out.y.shape(), x.dtype());
+    if (lstm) cells = cx.empty(out.y.shape(), DType::f32);
+  }
+  RecurrentForward job{cell,        x.view(),        weight.weight(), {},          first.h.view(),   first.c.view(),
+                       gates.mut(), candidate.mut(), cells.mut(),     out.y.mut(), out.last.h.mut(), out.last.c.mut()};
+  if (hidden_bias) job.hidden_bias = hidden_bias->value().view();
+  {
+    const ParameterUse use_weight(&weight, Pass::forward), use_bias(hidden_bias, Pass::forward);
+    cx.kernels().recurrent.forward(cx.exec, job);
+  }
+  if (!cx.recording()) return out;
+
+  const Cost forward = recurrent_cost(cell, b, t, h, x.dtype());
+  Cost backward = recurrent_backward_cost(cell, b, t, h, x.dtype());
+  const Cost product = linear_cost(b * t, width, h, x.dtype());
+  backward.flops += product.flops;
+  backward.bytes += product.bytes;
+  backward.depth += product.depth;
+  backward.min_depth += product.min_depth;
+  const RecurrentState begin{first.h.detached(), first.c.detached()};
+  cx.tape->record({"recurrent",
+                   {&x, &first.h, &first.c},
+                   {&out.y, &out.last.h, lstm ? &out.last.c : nullptr},
+                   {&weight, hidden_bias},
+                   forward,
+                   backward},
+                  [=, &weight, y = out.y.detached()](BackwardPass& pass) {
+                    ExecContext& exec = pass.exec();
+                    Tensor dy = pass.grad(0);
+                    if (!dy.defined()) {
+                      dy = pass.empty_like(y);
+                      exec.kernels().elementwise.fill(exec, 0.0f, dy.mut());
+                    }
+                    const Tensor& of_hidden_last = pass.grad(1);
+                    const Tensor& of_cell_last = pass.grad(2);
+                    const Tensor dhidden = gru ? pass.empty_like(gates) : Tensor{};
+                    const auto gradient = [&](int input, const Tensor& of) {
+                      return of.defined() && pass.needs(input) ? pass.empty_like(of) : Tensor{};
+                    };
+                    const Tensor dh_first = gradient(1, begin.h), dc_first = gradient(2, begin.c);
+                    {
+                      const ParameterUse use(&weight, Pass::backward);
+                      exec.kernels().recurrent.backward(
+                          exec, {cell, gates.view(), candidate.view(), cells.view(), y.view(), weight.weight(),
+                                 begin.h.view(), begin.c.view(), dy.view(), of_hidden_last.view(), of_cell_last.view(),
+                                 gates.mut(), dhidden.mut(), dh_first.mut(), dc_first.mut()});
+                    }
+                    weight_gradients(pass, gru ? dhidden : gates, states_before(pass, y, begin.h), weight, hidden_bias);
+                    if (dh_first.defined()) pass.give(1, dh_first);
+                    if (dc_first.defined()) pass.give(2, dc_first);
+                    pass.give(0, gates);
+                  });
+  return out;
+}
+
+}  // namespace weft::ops
