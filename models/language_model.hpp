@@ -17,7 +17,6 @@ class LanguageModel {
 
   const LmConfig& config() const { return config_; }
   int dropout_sites() const { return dropout_sites_; }
-  const Mixer& mixer(std::size_t layer) const { return blocks_[layer].mixer(); }
 
   /// Whether states go on for any number of tokens: neither they nor the positions grow with it.
   bool unbounded() const;

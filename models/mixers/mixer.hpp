@@ -27,7 +27,7 @@ struct MixerOptions {
 };
 
 /// What a mixer keeps from one call to the next: between segments, for decoding (the key-value cache), over ranks, and in
-/// checkpoints. `length` tokens have gone through; set to 0, the state is an empty one again. Tensors are off the tape.
+/// checkpoints. `length` tokens have gone through.
 struct MixerState {
   std::vector<Tensor> tensors;
   std::int64_t length = 0;
@@ -47,8 +47,6 @@ struct MixerTraits {
   bool causal = true;
   bool heads_shardable = false;  ///< over tp by heads
   bool unbounded = false;        ///< the state has one size however many tokens it has seen
-  /// Takes a state while recording: gradients go back to the segment's first token and stop at the carried state.
-  bool trains_on_segments = false;
 };
 
 /// x [B, T, d_model]. Positions of the local tokens stand in the operation context's token map.

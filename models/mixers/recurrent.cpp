@@ -27,21 +27,16 @@ class Recurrent final : public Mixer {
     out_.emplace(build.build.child("out"), hidden_, options.d_model, nn::LinearOptions{options.bias, options.out_deviation});
   }
 
-  MixerTraits traits() const override { return {.causal = true, .unbounded = true, .trains_on_segments = true}; }
+  MixerTraits traits() const override { return {.causal = true, .unbounded = true}; }
 
   Tensor forward(OpContext& cx, const MixerInput& input, MixerState* state) const override {
+    const bool lstm = cell_ == RecurrentCell::lstm;
     ops::RecurrentState first;
-    if (state && state->length > 0) {
-      first.h = state->tensors[0].detached();
-      if (cell_ == RecurrentCell::lstm) first.c = state->tensors[1].detached();
-    }
-    ops::RecurrentOutput out =
+    if (state) first = {state->carried(0), lstm ? state->carried(1) : Tensor{}};
+    const ops::RecurrentOutput out =
         ops::recurrent(cx, cell_, ops::linear(cx, input.x, *input_, input_bias_), *weight_, hidden_bias_, first);
-    if (state) {
-      state->tensors = {out.last.h.detached()};
-      if (cell_ == RecurrentCell::lstm) state->tensors.push_back(out.last.c.detached());
-      state->length += input.x.shape()[1];
-    }
+    if (state)
+      state->carry(lstm ? std::vector{out.last.h, out.last.c} : std::vector{out.last.h}, input.x.shape()[1]);
     return out_->forward(cx, out.y);
   }
 
