@@ -139,6 +139,14 @@ struct ReportOptions {
   std::string run;  ///< the run's folder
 };
 
+struct LensOptions {
+  std::vector<std::string> models = {"attention", "lstm", "sru", "qrnn", "mean"};
+  std::vector<std::int64_t> lengths = {128, 512, 2048};
+  std::vector<std::int64_t> widths = {256};
+  std::int64_t batch = 1;    ///< sequences
+  std::int64_t repeats = 3;  ///< timed passes
+};
+
 /// Where a value came from, weakest first.
 enum class Source : std::uint8_t { built_in, preset, config, command_line };
 
@@ -155,6 +163,7 @@ struct Options {
   TokenizeOptions prepare;
   LaunchOptions launch;
   ReportOptions report;
+  LensOptions lens;
   std::map<std::string, Source, std::less<>> sources;  ///< by option name without dashes; absent: built in
 
   Source source(std::string_view name) const;

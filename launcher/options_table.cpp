@@ -52,6 +52,20 @@ void texts(OptionRow& row, Field field) {
   row.write = [=](const Options& o) { return field(o); };
 }
 template <class Field>
+void integers(OptionRow& row, IntegerRange range, Field field) {
+  row.kind = OptionKind::list;
+  row.read = [=](Options& o, const Texts& t) {
+    field(o).clear();
+    for (const std::string& one : t) field(o).push_back(read_integer(one, range));
+    std::ranges::sort(field(o));
+  };
+  row.write = [=](const Options& o) {
+    Texts words;
+    for (const std::int64_t one : field(o)) words.push_back(std::to_string(one));
+    return words;
+  };
+}
+template <class Field>
 void yes_no(OptionRow& row, Field field) {
   row.kind = OptionKind::flag;
   row.read = [=](Options& o, const Texts& t) { field(o) = read_yes_no(t.front()); };
@@ -70,7 +84,7 @@ void choice(OptionRow& row, const Names& names, Field field) {
   [](auto& o) -> auto& { return o.member; }
 
 constexpr unsigned training = for_train | for_demo;
-constexpr unsigned compute = for_train | for_demo | for_eval | for_sample | for_doctor;
+constexpr unsigned compute = for_train | for_demo | for_eval | for_sample | for_doctor | for_lens;
 
 class TableMaker {
  public:
@@ -110,8 +124,9 @@ void add_model(TableMaker& t) {
   auto& vocab = t.add("vocab", "N", "tokens of the vocabulary", training | for_prepare);
   integer(vocab, {0, 1 << 30}, WEFT_FIELD(model.vocab));
   vocab.shown_default = "what the data has";
-  choice(t.add("block", "pre-norm|plain", "norm, mixer, norm, feed-forward with residuals; or the mixer alone", training),
-         block_names, WEFT_FIELD(model.block));
+  choice(
+      t.add("block", "pre-norm|plain", "norm, mixer, norm, feed-forward with residuals; or the mixer alone", training),
+      block_names, WEFT_FIELD(model.block));
   choice(t.add("norm", "layer|rms", "normalisation", training), norm_names, WEFT_FIELD(model.norm));
   choice(t.add("mlp", "gelu|swiglu", "feed-forward layer", training), mlp_names, WEFT_FIELD(model.mlp));
   choice(t.add("positions", "learned|rotary|none", "how positions enter", training), position_names,
@@ -141,8 +156,7 @@ void add_data(TableMaker& t) {
 void add_training(TableMaker& t) {
   t.group = "Training";
   integer(t.add("steps", "N", "optimizer steps", training), {1}, WEFT_FIELD(train.steps));
-  integer(t.add("batch", "N", "sequences of a step, over all ranks", training), {1, 1 << 30},
-          WEFT_FIELD(train.batch));
+  integer(t.add("batch", "N", "sequences of a step, over all ranks", training), {1, 1 << 30}, WEFT_FIELD(train.batch));
   auto& micro = t.add("micro-batch", "N", "sequences that a rank takes at a time", training | for_eval);
   integer(micro, {0, 1 << 30}, WEFT_FIELD(train.micro_batch));
   micro.shown_default = "chosen";
@@ -199,7 +213,7 @@ void read_resume(Options& o, const Texts& t) {
 
 void add_run(TableMaker& t) {
   t.group = "Run";
-  text(t.add("out", "DIR", "the run's folder", training | for_prepare), WEFT_FIELD(run.out));
+  text(t.add("out", "DIR", "the run's folder", training | for_prepare | for_lens), WEFT_FIELD(run.out));
   auto& resume = t.add("resume", "auto|none|PATH", "the checkpoint to go on from; auto: the folder's latest", training);
   resume.read = read_resume;
   resume.write = [](const Options& o) {
@@ -217,7 +231,7 @@ void add_run(TableMaker& t) {
   auto& max_time = t.add("max-time", "TIME", "save and end with status 75 before this time is over", training);
   seconds(max_time, WEFT_FIELD(train.max_time));
   max_time.shown_default = "none";
-  integer(t.add("seed", "N", "", training | for_sample), {0}, WEFT_FIELD(run.seed));
+  integer(t.add("seed", "N", "", training | for_sample | for_lens), {0}, WEFT_FIELD(run.seed));
   choice(t.add("dtype", "auto|f32|bf16", "of the computation; auto: bf16 where the hardware has it", compute),
          dtype_names, WEFT_FIELD(run.dtype));
   choice(t.add("device", "auto|cpu|cuda", "auto: a GPU where there is one", compute), device_names,
@@ -236,7 +250,7 @@ void add_run(TableMaker& t) {
       WEFT_FIELD(run.timeout));
   yes_no(t.add("quiet", "", "say nothing but errors", training | for_eval | for_sample | for_prepare),
          WEFT_FIELD(run.quiet));
-  yes_no(t.add("json", "", "print JSON", for_doctor | for_eval), WEFT_FIELD(run.json));
+  yes_no(t.add("json", "", "print JSON", for_doctor | for_eval | for_lens), WEFT_FIELD(run.json));
 }
 
 void add_others(TableMaker& t) {
@@ -272,6 +286,17 @@ void add_others(TableMaker& t) {
   text(t.add("hostfile", "FILE", "hosts, one a line, as mpirun reads them", for_launch), WEFT_FIELD(launch.hostfile));
   seconds(t.add("grace", "TIME", "ranks have to save after a signal before they are killed", for_launch | for_demo),
           WEFT_FIELD(launch.grace));
+
+  t.group = "Lens";
+  auto& models = t.add("models", "NAME...", "mixers to lay side by side", for_lens);
+  texts(models, WEFT_FIELD(lens.models));
+  models.shown_default = "attention lstm sru qrnn mean";
+  auto& lengths = t.add("lengths", "N...", "tokens of a sequence", for_lens);
+  integers(lengths, {1, 1 << 24}, WEFT_FIELD(lens.lengths));
+  lengths.shown_default = "128 512 2048";
+  integers(t.add("widths", "N...", "d-model", for_lens), {1, 1 << 20}, WEFT_FIELD(lens.widths));
+  integer(t.add("sequences", "N", "at a time", for_lens), {1, 1 << 20}, WEFT_FIELD(lens.batch));
+  integer(t.add("repeats", "N", "timed passes; the median counts", for_lens), {1, 1000}, WEFT_FIELD(lens.repeats));
 
   t.group = "Report";
   text(t.add("run", "DIR", "the run's folder", for_report), WEFT_FIELD(report.run));
@@ -310,6 +335,8 @@ const std::vector<CommandRow>& command_table() {
       {"sample", for_sample, "weft sample --checkpoint DIR [options]", "text from a checkpoint", "checkpoint"},
       {"prepare", for_prepare, "weft prepare --out DIR [options] FILE...", "text files to token files", "data"},
       {"report", for_report, "weft report DIR", "write report.html of a run's folder", "run"},
+      {"lens", for_lens, "weft lens [options]",
+       "work, span, time, memory and gradient reach of sequence mixers side by side", "models"},
       {"doctor", for_doctor, "weft doctor [options]",
        "what this machine has, where ranks sit, and what is wrong with it"},
   };
@@ -326,6 +353,8 @@ void apply_command_defaults(Options& options) {
     options.model.name = "demo";
     options.run.out = "out/demo";
     options.launch.ranks = 0;
+  } else if (options.command == "lens") {
+    options.run.out = "out/lens";
   } else if (options.command == "prepare") {
     options.run.out.clear();
   }

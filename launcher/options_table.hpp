@@ -20,6 +20,7 @@ enum CommandSet : unsigned {
   for_prepare = 1u << 5,
   for_doctor = 1u << 6,
   for_report = 1u << 7,
+  for_lens = 1u << 8,
 };
 
 enum class OptionKind : std::uint8_t { value, list, flag };

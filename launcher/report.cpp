@@ -10,6 +10,7 @@
 #include "core/base/error.hpp"
 #include "core/io/atomic_file.hpp"
 #include "launcher/html.hpp"
+#include "launcher/page.hpp"
 #include "launcher/plot.hpp"
 #include "launcher/progress.hpp"
 #include "launcher/run_files.hpp"
@@ -176,24 +177,6 @@ std::vector<Fact> facts(const RunMetrics& metrics, const std::optional<RunSummar
   return result;
 }
 
-constexpr std::string_view page_style = R"(
-*{box-sizing:border-box}
-body{margin:0;background:var(--paper);color:var(--ink);font:15px/1.5 system-ui,sans-serif}
-main{max-width:1320px;margin:0 auto;padding:28px 24px 60px}
-h1{font-size:24px;margin:0 0 4px}h2{font-size:17px;margin:36px 0 12px}
-.where{color:var(--soft);margin:0 0 22px;overflow-wrap:anywhere}
-dl{display:grid;grid-template-columns:repeat(auto-fill,minmax(250px,1fr));
-border:1px solid var(--rule);border-radius:8px;overflow:hidden;margin:0}
-dl div{box-shadow:0 0 0 .5px var(--rule);padding:9px 14px}
-dt{color:var(--soft);font-size:12.5px}dd{margin:0;font-variant-numeric:tabular-nums}
-.plots{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,520px),1fr));gap:18px}
-figure{margin:0;border:1px solid var(--rule);border-radius:8px;padding:8px}
-svg{display:block;width:100%;height:auto}
-pre{border:1px solid var(--rule);border-radius:8px;padding:14px;overflow:auto;
-font:13px/1.45 ui-monospace,monospace;margin:0}
-summary{cursor:pointer;color:var(--soft);margin:30px 0 10px}
-)";
-
 }  // namespace
 
 std::filesystem::path write_report(const std::filesystem::path& run) {
@@ -208,21 +191,16 @@ std::filesystem::path write_report(const std::filesystem::path& run) {
   std::string list;
   for (const Fact& fact : facts(metrics, summary, config))
     list += fmt::format("<div><dt>{}</dt><dd>{}</dd></div>\n", escape_html(fact.name), escape_html(fact.value));
-  std::string html = fmt::format(
-      "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n"
-      "<meta name=\"viewport\" content=\"width=device-width,initial-scale=1\"><meta name=\"color-scheme\" "
-      "content=\"light dark\">\n"
-      "<title>Weft: {0}</title>\n<style>{1}{2}</style></head>\n<body><main>\n<h1>{0}</h1>\n<p class=\"where\">{3}</p>\n"
-      "<dl>\n{4}</dl>\n",
-      escape_html(std::filesystem::absolute(run).lexically_normal().filename().string()), plot_style(), page_style,
-      escape_html(std::filesystem::absolute(run).lexically_normal().string()), list);
+  const std::filesystem::path absolute = std::filesystem::absolute(run).lexically_normal();
+  const std::string name = absolute.filename().string();
+  std::string html = fmt::format("<h1>{}</h1>\n<p class=\"where\">{}</p>\n<dl>\n{}</dl>\n", escape_html(name),
+                                 escape_html(absolute.string()), list);
   html += fmt::format("<h2>Training</h2>\n<div class=\"plots\">\n{}</div>\n", plots(metrics));
   if (!sample.empty()) html += fmt::format("<h2>Sample</h2>\n<pre>{}</pre>\n", escape_html(sample));
   if (!config.empty())
     html += fmt::format("<details><summary>Configuration</summary><pre>{}</pre></details>\n", escape_html(config));
-  html += "</main></body></html>\n";
   const std::filesystem::path path = run / "report.html";
-  write_file_atomic(path, html);
+  write_file_atomic(path, html_page("Weft: " + name, html));
   return path;
 }
 
