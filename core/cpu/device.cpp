@@ -34,6 +34,7 @@ class CpuDevice final : public Device {
   }
 
   const DeviceFacts& facts() const override { return facts_; }
+  void enter_thread() override {}
   ExecContext& exec() override { return *exec_; }
   Allocator& host_memory() override { return *memory_; }
   std::unique_ptr<ExecContext> make_queue() override {

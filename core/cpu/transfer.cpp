@@ -16,8 +16,10 @@ void copy_bytes(ExecContext&, View from, MutView to) {
 
 void bind_transfer(KernelTable& table) {
   table.transfer.upload.bind(copy_bytes);
+  table.transfer.upload_later.bind(copy_bytes);
   table.transfer.download.bind(copy_bytes);
   table.transfer.download_later.bind(copy_bytes);
+  table.transfer.copy.bind(copy_bytes);
 }
 
 }  // namespace weft::cpu

@@ -123,6 +123,13 @@ void upload(ExecContext& exec, View host, MutView device) {
   queue_of(exec).staging.upload(host.data, device.data, host.bytes(), stream_of(exec));
 }
 
+void upload_later(ExecContext& exec, View host, MutView device) {
+  check_transfer(host, device);
+  if (host.bytes() == 0) return;
+  check(cudaMemcpyAsync(device.data, host.data, host.bytes(), cudaMemcpyHostToDevice, stream_of(exec)),
+        "cudaMemcpyAsync");
+}
+
 void download(ExecContext& exec, View device, MutView host) {
   check_transfer(device, host);
   queue_of(exec).staging.download(device.data, host.data, host.bytes(), stream_of(exec));
@@ -135,9 +142,16 @@ void download_later(ExecContext& exec, View device, MutView host) {
         "cudaMemcpyAsync");
 }
 
+void copy(ExecContext& exec, View from, MutView to) {
+  check_transfer(from, to);
+  if (from.bytes() == 0) return;
+  check(cudaMemcpyAsync(to.data, from.data, from.bytes(), cudaMemcpyDeviceToDevice, stream_of(exec)),
+        "cudaMemcpyAsync");
+}
+
 class CudaDevice final : public Device {
  public:
-  explicit CudaDevice(const DeviceOptions& options) : threads_(options.threads) {
+  explicit CudaDevice(const DeviceOptions& options) : index_(options.index), threads_(options.threads) {
     check(cudaSetDevice(options.index), "cudaSetDevice");
     facts_ = facts_of(options.index);
     memory_ = make_caching_allocator(std::make_unique<DeviceMemory>(options.index), {options.memory_limit});
@@ -150,6 +164,7 @@ class CudaDevice final : public Device {
   ~CudaDevice() override { static_cast<void>(cudaDeviceSynchronize()); }
 
   const DeviceFacts& facts() const override { return facts_; }
+  void enter_thread() override { check(cudaSetDevice(index_), "cudaSetDevice"); }
   ExecContext& exec() override { return *exec_; }
   Allocator& host_memory() override { return *pinned_; }
 
@@ -199,6 +214,7 @@ class CudaDevice final : public Device {
     memory_->deallocate(data, bytes, MemoryUse::workspace);
   }
 
+  int index_;
   int threads_;
   DeviceFacts facts_;
   std::unique_ptr<CachingAllocator> memory_;
@@ -230,8 +246,10 @@ std::unique_ptr<Device> make_device(const DeviceOptions& options) { return std::
 
 void bind_transfer(KernelTable& table) {
   table.transfer.upload.bind(upload);
+  table.transfer.upload_later.bind(upload_later);
   table.transfer.download.bind(download);
   table.transfer.download_later.bind(download_later);
+  table.transfer.copy.bind(copy);
 }
 
 }  // namespace weft::cuda

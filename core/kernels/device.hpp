@@ -45,6 +45,8 @@ class Device {
   virtual ~Device() = default;
 
   virtual const DeviceFacts& facts() const = 0;
+  /// Every thread but the one that opened the device calls it once before it uses the device's queues, events or memory.
+  virtual void enter_thread() = 0;
   /// The queue that computes.
   virtual ExecContext& exec() = 0;
   Allocator& memory() { return exec().memory(); }

@@ -26,8 +26,8 @@ class DeviceMemory final : public RawMemory {
 void copy(ExecContext& exec, const View& from, const MutView& to) {
   check_transfer(from, to);
   DeviceState* device = device_of(exec);
-  WEFT_CHECK(!device || !device->recording, "a copy from or to the host in a recorded step");
   const Access access(device);
+  WEFT_CHECK(!recording_of(device), "a copy from or to the host in a recorded step");
   if (from.bytes() > 0) std::memcpy(to.data, from.data, from.bytes());
 }
 
@@ -41,8 +41,14 @@ void download_later(ExecContext& exec, View device, MutView host) {
   std::vector<char> bytes(device.bytes());
   copy(exec, device, MutView(bytes.data(), {static_cast<std::int64_t>(bytes.size())}, DType::u8));
   std::memset(host.data, unread, host.bytes());
+  const std::lock_guard lock(state->mutex);
   state->downloads.push_back(
       [bytes = std::move(bytes), to = host.data] { std::memcpy(to, bytes.data(), bytes.size()); });
+}
+
+void copy_within(ExecContext& exec, View from, MutView to) {
+  check_transfer(from, to);
+  if (from.bytes() > 0) enqueue(exec, [from, to] { std::memcpy(to.data, from.data, from.bytes()); });
 }
 
 /// Work is done as soon as it is given; copies to the host arrive when somebody waits.
@@ -57,6 +63,8 @@ class FiberEvent final : public Event {
   }
   void wait() override {
     if (std::exchange(waited_, true)) return;
+    // Another thread may be in the midst of them.
+    const std::lock_guard lock(device_->mutex);
     for (const auto& arrive : device_->downloads) arrive();
     device_->downloads.clear();
   }
@@ -95,6 +103,7 @@ class FiberDevice final : public Device {
   }
 
   const DeviceFacts& facts() const override { return facts_; }
+  void enter_thread() override {}
   ExecContext& exec() override { return *exec_; }
   Allocator& host_memory() override { return *host_memory_; }
   std::unique_ptr<ExecContext> make_queue() override {
@@ -106,16 +115,21 @@ class FiberDevice final : public Device {
   bool asynchronous() const override { return true; }
   std::unique_ptr<WorkGraph> capture(const std::function<void()>& work) override {
     std::vector<std::function<void()>> recorded;
+    const auto record_to = [this](std::vector<std::function<void()>>* place) {
+      const std::lock_guard lock(state_->mutex);
+      state_->recording = place;
+      state_->recorder = std::this_thread::get_id();
+    };
     memory_->begin_pool();
-    state_->recording = &recorded;
+    record_to(&recorded);
     try {
       work();
     } catch (...) {
-      state_->recording = nullptr;
+      record_to(nullptr);
       memory_->end_pool();
       throw;
     }
-    state_->recording = nullptr;
+    record_to(nullptr);
     return std::make_unique<FiberGraph>(state_, std::move(recorded), memory_->end_pool());
   }
 
@@ -145,8 +159,10 @@ namespace weft::cuda {
 
 void bind_transfer(KernelTable& table) {
   table.transfer.upload.bind(fibers::upload);
+  table.transfer.upload_later.bind(fibers::upload);
   table.transfer.download.bind(fibers::download);
   table.transfer.download_later.bind(fibers::download_later);
+  table.transfer.copy.bind(fibers::copy_within);
 }
 
 }  // namespace weft::cuda

@@ -21,6 +21,7 @@ ProtectedMemory::ProtectedMemory() {
 ProtectedMemory::~ProtectedMemory() { munmap(base_, space); }
 
 void* ProtectedMemory::allocate(std::size_t bytes) {
+  const std::lock_guard lock(mutex_);
   const auto page = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
   const std::size_t size = (bytes + page - 1) / page * page;
   if (size > space - used_) return nullptr;
@@ -31,10 +32,12 @@ void* ProtectedMemory::allocate(std::size_t bytes) {
 }
 
 void ProtectedMemory::open() {
+  const std::lock_guard lock(mutex_);
   if (depth_++ == 0) protect(PROT_READ | PROT_WRITE);
 }
 
 void ProtectedMemory::close() {
+  const std::lock_guard lock(mutex_);
   if (--depth_ == 0) protect(PROT_NONE);
 }
 
@@ -49,12 +52,11 @@ DeviceState* device_of(ExecContext& exec) {
 
 void enqueue(ExecContext& exec, std::function<void()> work) {
   DeviceState* device = device_of(exec);
-  if (device && device->recording) {
-    device->recording->push_back(std::move(work));
-    return;
-  }
   const Access access(device);
-  work();
+  if (auto* recording = recording_of(device))
+    recording->push_back(std::move(work));
+  else
+    work();
 }
 
 }  // namespace weft::cuda::fibers

@@ -3,13 +3,16 @@
 #include <cstddef>
 #include <functional>
 #include <memory>
+#include <mutex>
+#include <thread>
 #include <vector>
 
 #include "core/kernels/exec.hpp"
 
 namespace weft::cuda::fibers {
 
-/// Address space of its own, without access rights but between open() and close(), which nest.
+/// Address space of its own, without access rights but between open() and close(), which nest. Safe to use from several
+/// threads.
 class ProtectedMemory {
  public:
   ProtectedMemory();
@@ -24,6 +27,7 @@ class ProtectedMemory {
 
  private:
   void protect(int rights);
+  std::mutex mutex_;
   char* base_;
   std::size_t used_ = 0;
   int depth_ = 0;
@@ -32,8 +36,11 @@ class ProtectedMemory {
 /// What queues of one fiber device share.
 struct DeviceState {
   ProtectedMemory memory;
-  /// Where work goes while a step is recorded; null: it runs at once.
+  /// Held while work runs, copies arrive or what follows is used: queues of several threads take turns.
+  std::recursive_mutex mutex;
+  /// Where work of the thread that records a step goes; null: all work runs at once.
   std::vector<std::function<void()>>* recording = nullptr;
+  std::thread::id recorder;
   /// Copies to the host that were asked for and not waited for.
   std::vector<std::function<void()>> downloads;
 };
@@ -51,14 +58,18 @@ class FiberState final : public BackendState {
 /// The fiber device that a context belongs to; null for a context on plain host memory.
 DeviceState* device_of(ExecContext& exec);
 
-/// Opens a device's memory for a while; does nothing for null.
+/// Has a device and its memory to itself for a while; does nothing for null.
 class Access {
  public:
   explicit Access(DeviceState* device) : device_(device) {
-    if (device_) device_->memory.open();
+    if (!device_) return;
+    device_->mutex.lock();
+    device_->memory.open();
   }
   ~Access() {
-    if (device_) device_->memory.close();
+    if (!device_) return;
+    device_->memory.close();
+    device_->mutex.unlock();
   }
   Access(const Access&) = delete;
   Access& operator=(const Access&) = delete;
@@ -66,6 +77,11 @@ class Access {
  private:
   DeviceState* device_;
 };
+
+/// Where what this thread enqueues is recorded; null: nowhere. The device's mutex is held.
+inline std::vector<std::function<void()>>* recording_of(const DeviceState* device) {
+  return device && device->recorder == std::this_thread::get_id() ? device->recording : nullptr;
+}
 
 /// Runs `work` now with the device's memory open, or records it. A context without a fiber device runs it as it is.
 void enqueue(ExecContext& exec, std::function<void()> work);
