@@ -5,6 +5,7 @@
 
 #include "core/base/clock.hpp"
 #include "core/tensor/tensor.hpp"
+#include "launcher/device_world.hpp"
 #include "launcher/devices.hpp"
 
 namespace weft {
@@ -45,13 +46,17 @@ double Engine::matrix_rate(DType dtype) {
 }
 
 Session::Session(const Options& options, MpiRuntime& mpi, CommLog& log)
-    : mpi_(mpi), log_(log), engine_(options.run),
-      mesh_(mpi.world(), log,
+    : mpi_(mpi), log_(log), engine_(options.run), compute_(agree(options.run)),
+      device_world_(make_device_world(mpi.world(), engine_.device())),
+      mesh_(device_world_ ? *device_world_ : mpi.world(), log,
             MeshSizes{static_cast<int>(options.layout.pp), static_cast<int>(options.layout.dp),
-                      static_cast<int>(options.layout.sp), static_cast<int>(options.layout.tp)}) {
-  const DeviceTraits own = engine_.traits(), common = agree_on_traits(mpi, own);
-  if (common.isa < own.isa) engine_ = Engine(options.run, common.isa);
-  compute_ = compute_dtype(options.run.dtype, common);
+                      static_cast<int>(options.layout.sp), static_cast<int>(options.layout.tp)}) {}
+
+// Before any group knows the engine's device: it may become another.
+DType Session::agree(const RunOptions& options) {
+  const DeviceTraits own = engine_.traits(), common = agree_on_traits(mpi_, own);
+  if (own.kind == DeviceKind::cpu && common.isa < own.isa) engine_ = Engine(options, common.isa);
+  return compute_dtype(options.dtype, common);
 }
 
 }  // namespace weft

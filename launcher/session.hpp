@@ -57,11 +57,15 @@ class Session {
   bool main_rank() const { return mpi_.rank() == 0; }
 
  private:
+  /// Takes the kernels that all ranks can, and resolves --dtype.
+  DType agree(const RunOptions& options);
+
   MpiRuntime& mpi_;
   CommLog& log_;
   Engine engine_;
+  DType compute_;
+  std::unique_ptr<Communicator> device_world_;  ///< null: mpi_'s reaches the device's memory
   Mesh mesh_;
-  DType compute_ = DType::f32;
 };
 
 }  // namespace weft

@@ -96,7 +96,8 @@ Mesh::Mesh(Communicator& world, CommLog& log, MeshSizes sizes)
     const Priority priority = mask >> dp & 1 ? Priority::bulk : Priority::urgent;
     if (name.empty()) name = "self";
     if (trivial)
-      groups_[mask] = make_self_communicator(log, name, world.members()[static_cast<std::size_t>(world.rank())]);
+      groups_[mask] =
+          make_self_communicator(log, name, world.members()[static_cast<std::size_t>(world.rank())], world.device());
     else
       groups_[mask] = world.split(color, world.rank(), name, priority);
   }

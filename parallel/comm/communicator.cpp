@@ -4,6 +4,7 @@
 #include <array>
 #include <cstring>
 
+#include "core/kernels/table.hpp"
 #include "parallel/comm/reduce_kernels.hpp"
 
 namespace weft {
@@ -24,12 +25,6 @@ bool apart_or_in_place(View whole, View part, int rank) {
          part.data == static_cast<const char*>(whole.data) + static_cast<std::size_t>(rank) * part.bytes();
 }
 
-void copy_alone(View input, MutView output) {
-  if (input.data == output.data) return;
-  WEFT_CHECK(input.device.kind == DeviceKind::cpu, "a group of one rank copies on the CPU only");
-  std::memcpy(output.data, input.data, output.bytes());
-}
-
 }  // namespace
 
 Communicator::Communicator(std::unique_ptr<Transport> transport, CommLog& log, std::string name, Priority priority)
@@ -37,8 +32,8 @@ Communicator::Communicator(std::unique_ptr<Transport> transport, CommLog& log, s
       rank_(transport_->rank()), size_(static_cast<int>(transport_->members().size())), members_(transport_->members()),
       record_(std::make_shared<GroupRecord>(name_, members_)) {}
 
-Communicator::Communicator(int world_rank, CommLog& log, std::string name)
-    : log_(log), name_(std::move(name)), priority_(Priority::urgent), members_({world_rank}) {}
+Communicator::Communicator(int world_rank, CommLog& log, std::string name, Device* device)
+    : log_(log), name_(std::move(name)), priority_(Priority::urgent), members_({world_rank}), device_(device) {}
 
 Communicator::~Communicator() = default;
 
@@ -47,8 +42,38 @@ bool Communicator::recordable() const { return !transport_ || transport_->record
 void Communicator::check(View view, const char* what) const {
   WEFT_CHECK(view.contiguous(), "{} of {} in group {} is not contiguous", what, to_string(view.shape), name_);
   WEFT_CHECK(view.data != nullptr || view.numel() == 0, "{} in group {} has no memory", what, name_);
-  WEFT_CHECK(!transport_ || transport_->serves(view.device), "group {} cannot reach memory on {}", name_,
-             name_of(view.device.kind));
+  const bool reached = transport_ ? transport_->serves(view.device)
+                                  : view.device == DeviceId{} || (device_ && view.device == device_->exec().device());
+  WEFT_CHECK(reached, "group {} cannot reach memory on {}", name_, name_of(view.device.kind));
+}
+
+void Communicator::check_together(View input, View output, const char* what) const {
+  check(input, what);
+  check(output, what);
+  WEFT_CHECK(input.device == output.device, "{} in group {} from memory on {} into memory on {}", what, name_,
+             name_of(input.device.kind), name_of(output.device.kind));
+}
+
+void Communicator::copy_alone(View input, MutView output) {
+  if (input.data == output.data) return;
+  if (output.device == DeviceId{})
+    std::memcpy(output.data, input.data, output.bytes());
+  else
+    device_->exec().kernels().transfer.copy(device_->exec(), input, output);
+}
+
+void Communicator::fill_alone(ReduceOp op, MutView output) {
+  if (output.device == DeviceId{}) return fill_identity(op, output);
+  ExecContext& exec = device_->exec();
+  if (output.dtype == DType::f32 || output.dtype == DType::bf16 || output.dtype == DType::f64) {
+    float identity = 0;
+    fill_identity(op, MutView(&identity, {1}, DType::f32));
+    exec.kernels().elementwise.fill(exec, identity, output);
+    return;
+  }
+  std::vector<char> identities(output.bytes());
+  fill_identity(op, MutView(identities.data(), output.shape, output.dtype));
+  exec.kernels().transfer.upload(exec, View(identities.data(), output.shape, output.dtype), output);
 }
 
 void Communicator::check_peer(int peer, const char* what) const {
@@ -82,8 +107,7 @@ Work Communicator::all_reduce(MutView x, ReduceOptions options) {
 }
 
 Work Communicator::all_gather(View input, MutView output, Keep keep) {
-  check(input, "all_gather's input");
-  check(output, "all_gather's output");
+  check_together(input, output, "all_gather");
   WEFT_CHECK(input.dtype == output.dtype, "{} into {}", name_of(input.dtype), name_of(output.dtype));
   WEFT_CHECK(output.numel() == input.numel() * size_, "all_gather of {} elements from {} ranks into {}", input.numel(),
              size_, output.numel());
@@ -97,8 +121,7 @@ Work Communicator::all_gather(View input, MutView output, Keep keep) {
 }
 
 Work Communicator::reduce_scatter(View input, MutView output, ReduceOptions options) {
-  check(input, "reduce_scatter's input");
-  check(output, "reduce_scatter's output");
+  check_together(input, output, "reduce_scatter");
   WEFT_CHECK(input.dtype == output.dtype, "{} into {}", name_of(input.dtype), name_of(output.dtype));
   WEFT_CHECK(can_reduce(input.dtype), "{} cannot be reduced", name_of(input.dtype));
   check_wire(input.dtype, options);
@@ -126,8 +149,7 @@ Work Communicator::broadcast(MutView x, int root, Keep keep) {
 }
 
 Work Communicator::all_to_all(View input, MutView output, Keep keep) {
-  check(input, "all_to_all's input");
-  check(output, "all_to_all's output");
+  check_together(input, output, "all_to_all");
   WEFT_CHECK(input.dtype == output.dtype && input.numel() == output.numel(), "all_to_all of {} {} into {} {}",
              input.numel(), name_of(input.dtype), output.numel(), name_of(output.dtype));
   WEFT_CHECK(input.numel() % size_ == 0, "all_to_all of {} elements over {} ranks", input.numel(), size_);
@@ -159,8 +181,7 @@ Work Communicator::recv(MutView x, int source, int tag, Keep keep) {
 }
 
 Work Communicator::exclusive_scan(View input, MutView output, ReduceOptions options) {
-  check(input, "exclusive_scan's input");
-  check(output, "exclusive_scan's output");
+  check_together(input, output, "exclusive_scan");
   WEFT_CHECK(input.dtype == output.dtype && input.numel() == output.numel(), "exclusive_scan of {} {} into {} {}",
              input.numel(), name_of(input.dtype), output.numel(), name_of(output.dtype));
   WEFT_CHECK(can_reduce(input.dtype), "{} cannot be reduced", name_of(input.dtype));
@@ -168,8 +189,7 @@ Work Communicator::exclusive_scan(View input, MutView output, ReduceOptions opti
   if (input.numel() == 0) return {};
   WEFT_CHECK(!overlap(input, output), "exclusive_scan does not work in place");
   if (!transport_) {
-    WEFT_CHECK(output.device.kind == DeviceKind::cpu, "a group of one rank fills on the CPU only");
-    fill_identity(options.op, output);
+    fill_alone(options.op, output);
     return {};
   }
   return start({.kind = CollectiveKind::exclusive_scan, .reduce = options.op, .input = input, .output = output},
@@ -186,8 +206,9 @@ void Communicator::check_wire(DType dtype, const ReduceOptions& options) const {
              "the bf16 wire carries f32 sums, not {} {}", name_of(dtype), name_of(options.op));
 }
 
-std::unique_ptr<Communicator> Communicator::split(int color, int key, std::string name, Priority priority) {
-  if (!transport_) return make_self_communicator(log_, std::move(name), members_.front());
+std::unique_ptr<Communicator> Communicator::split(int color, int key, std::string name, Priority priority,
+                                                  const DeviceReach& reach) {
+  if (!transport_) return make_self_communicator(log_, std::move(name), members_.front(), reach.device);
   struct Choice {
     std::int32_t color, key, context;
   };
@@ -208,13 +229,16 @@ std::unique_ptr<Communicator> Communicator::split(int color, int key, std::strin
   std::vector<int> group;
   for (const auto& [order, member] : ordered) group.push_back(member);
   if (group.size() == 1)
-    return make_self_communicator(log_, std::move(name), members_[static_cast<std::size_t>(rank_)]);
+    return make_self_communicator(log_, std::move(name), members_[static_cast<std::size_t>(rank_)], reach.device);
   auto transport = transport_->subgroup(group, context, name);
-  return std::make_unique<Communicator>(std::move(transport), log_, std::move(name), priority);
+  if (reach.extend) transport = reach.extend(std::move(transport));
+  auto made = std::make_unique<Communicator>(std::move(transport), log_, std::move(name), priority);
+  made->device_ = reach.device;
+  return made;
 }
 
-std::unique_ptr<Communicator> make_self_communicator(CommLog& log, std::string name, int world_rank) {
-  return std::make_unique<Communicator>(world_rank, log, std::move(name));
+std::unique_ptr<Communicator> make_self_communicator(CommLog& log, std::string name, int world_rank, Device* device) {
+  return std::make_unique<Communicator>(world_rank, log, std::move(name), device);
 }
 
 }  // namespace weft

@@ -1,12 +1,14 @@
 // The public face of a group of ranks. All members of all groups start collectives in one program order.
 #pragma once
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "core/kernels/device.hpp"
 #include "parallel/comm/comm_log.hpp"
 #include "parallel/comm/transport.hpp"
 
@@ -18,6 +20,13 @@ struct ReduceOptions {
   Keep keep = nullptr;
 };
 
+/// How a group, and those split from it, reach memory of a device other than the host.
+struct DeviceReach {
+  Device* device = nullptr;  ///< outlives the groups; null: host memory only
+  /// Makes a transport serve the device's memory; its subgroup() makes transports that do.
+  std::function<std::unique_ptr<Transport>(std::unique_ptr<Transport>)> extend;
+};
+
 /// A group of ranks. Collectives start at once and run beside the caller; `comm.all_reduce(x).wait()` is the blocking
 /// form. Views are contiguous; any dtype travels, f32, bf16, f64, i32, i64 and u8 reduce; sums of bf16 are taken in f32
 /// and rounded once. The order of a reduction depends on the layout alone: every run gives the same bits, and all ranks
@@ -26,8 +35,8 @@ struct ReduceOptions {
 class Communicator {
  public:
   Communicator(std::unique_ptr<Transport> transport, CommLog& log, std::string name, Priority priority);
-  /// A group of this rank alone.
-  Communicator(int world_rank, CommLog& log, std::string name);
+  /// A group of this rank alone. Its collectives on memory of `device` are part of the device's queue.
+  Communicator(int world_rank, CommLog& log, std::string name, Device* device = nullptr);
   ~Communicator();
   Communicator(const Communicator&) = delete;
   Communicator& operator=(const Communicator&) = delete;
@@ -37,6 +46,8 @@ class Communicator {
   const std::string& name() const { return name_; }
   /// The members' ranks in the world, in group order.
   const std::vector<int>& members() const { return members_; }
+  /// The device whose memory it reaches beside the host's; null: none.
+  Device* device() const { return device_; }
   /// Whether collectives on device memory can be part of a recorded step (Device::capture).
   bool recordable() const;
 
@@ -60,11 +71,19 @@ class Communicator {
   [[nodiscard]] Work barrier();
 
   /// Blocking. Ranks of one colour form a group, ordered by (key, rank). All ranks call it in the same order.
-  std::unique_ptr<Communicator> split(int color, int key, std::string name, Priority priority = Priority::urgent);
+  std::unique_ptr<Communicator> split(int color, int key, std::string name, Priority priority = Priority::urgent) {
+    return split(color, key, std::move(name), priority, {device_, nullptr});
+  }
+  /// As split(), with members that also reach memory of a device.
+  std::unique_ptr<Communicator> split(int color, int key, std::string name, Priority priority,
+                                      const DeviceReach& reach);
 
  private:
   Work start(Collective what, Keep keep);
   void check(View view, const char* what) const;
+  void check_together(View input, View output, const char* what) const;
+  void copy_alone(View input, MutView output);
+  void fill_alone(ReduceOp op, MutView output);
   void check_peer(int peer, const char* what) const;
   void check_wire(DType dtype, const ReduceOptions& options) const;
 
@@ -75,6 +94,7 @@ class Communicator {
   int rank_ = 0;
   int size_ = 1;
   std::vector<int> members_;
+  Device* device_ = nullptr;
   std::shared_ptr<GroupRecord> record_;
   std::uint64_t next_sequence_ = 0;
   std::map<std::pair<int, int>, std::uint64_t> sent_;  ///< messages by peer and tag
@@ -82,6 +102,7 @@ class Communicator {
 };
 
 /// A group of this rank alone, which has `world_rank` in the world.
-std::unique_ptr<Communicator> make_self_communicator(CommLog& log, std::string name = "self", int world_rank = 0);
+std::unique_ptr<Communicator> make_self_communicator(CommLog& log, std::string name = "self", int world_rank = 0,
+                                                     Device* device = nullptr);
 
 }  // namespace weft

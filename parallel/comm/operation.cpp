@@ -9,9 +9,9 @@ namespace weft {
 
 void Operation::finish(std::exception_ptr error) {
   if (log_) log_->end(*this);
-  if (on_finish) on_finish(error);
   // Before waiters wake: they may count on the storage being free.
   keep_.reset();
+  if (on_finish) on_finish(error);
   {
     const std::lock_guard lock(mutex_);
     error_ = std::move(error);

@@ -21,6 +21,9 @@ using Keep = std::shared_ptr<const void>;
 class Operation {
  public:
   Operation(const Collective& what, Keep keep) : what_(what), keep_(std::move(keep)) {}
+  /// Stands in for `outer` in a transport below the one that was given `outer`: the log takes its progress for outer's.
+  Operation(const Operation& outer, const Collective& what, Keep keep)
+      : what_(what), keep_(std::move(keep)), record_(outer.record_) {}
   Operation(const Operation&) = delete;
   Operation& operator=(const Operation&) = delete;
 
@@ -39,7 +42,8 @@ class Operation {
   /// A thread is blocked in wait().
   bool awaited() const { return waiters_.load(std::memory_order_relaxed) > 0; }
 
-  /// Set before the transport starts it: called from finish() on the finishing thread, before waiters wake.
+  /// Set before the transport starts it: called from finish() on the finishing thread, when the storage was let
+  /// go and before waiters wake.
   std::function<void(const std::exception_ptr&)> on_finish;
   /// Set before the transport starts it: called when a thread begins to block, so that polling can quicken.
   std::function<void()> on_wait;

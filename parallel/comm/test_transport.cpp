@@ -183,7 +183,7 @@ void TestTransport::start(std::shared_ptr<Operation> operation) {
       default: break;
     }
   }
-  auto inner = std::make_shared<Operation>(operation->what(), operation->keep());
+  auto inner = std::make_shared<Operation>(*operation, operation->what(), operation->keep());
   operation->on_wait = [weak = std::weak_ptr(inner)] {
     if (const auto there = weak.lock()) there->expect();
   };

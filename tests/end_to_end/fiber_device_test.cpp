@@ -4,16 +4,16 @@
 
 #include <algorithm>
 #include <cmath>
+#include <csignal>
 #include <fstream>
 #include <map>
 #include <nlohmann/json.hpp>
 
-#include "run_weft.hpp"
+#include "faults.hpp"
 
 namespace weft::test {
 namespace {
 
-using Words = std::vector<std::string>;
 using testing::HasSubstr;
 
 constexpr int steps = 8;
@@ -26,13 +26,17 @@ class FiberDevice : public testing::Test {
     data_ = folder_.write("text", text);
   }
 
-  Outcome weft(const Words& words) const {
-    Words all = {"env", "WEFT_CUDA_MODULE=" WEFT_FIBER_MODULE, weft_path()};
+  Outcome weft(const Words& words, const Words& environment = {}) const {
+    Words all = {"env", "WEFT_CUDA_MODULE=" WEFT_FIBER_MODULE};
+    all.insert(all.end(), environment.begin(), environment.end());
+    all.push_back(weft_path());
     all.insert(all.end(), words.begin(), words.end());
     return run_program(all, 300);
   }
 
-  Outcome train(const std::string& out, const std::string& device, const Words& more = {}) const {
+  /// `ranks`: 0 is `weft train` alone, otherwise `weft launch -n RANKS`.
+  Outcome train(const std::string& out, const std::string& device, const Words& more = {}, int ranks = 0,
+                const Words& environment = {}) const {
     Words words = {"train", "--data", data_, "--out", folder_ / out, "--device", device, "--quiet"};
     for (const auto& [option, value] : std::map<std::string, std::string>{{"layers", "1"},
                                                                           {"d-model", "16"},
@@ -49,7 +53,11 @@ class FiberDevice : public testing::Test {
       words.insert(words.end(), {"--" + option, value});
     if (std::ranges::find(more, "--steps") == more.end()) words.insert(words.end(), {"--steps", std::to_string(steps)});
     words.insert(words.end(), more.begin(), more.end());
-    return weft(words);
+    if (ranks > 0) {
+      const Words launch = {"launch", "-n", std::to_string(ranks), "--"};
+      words.insert(words.begin(), launch.begin(), launch.end());
+    }
+    return weft(words, environment);
   }
 
   /// A column of metrics.jsonl, by step, as it stands there.
@@ -99,6 +107,41 @@ TEST_F(FiberDevice, TrainsEveryMixerAsTheCpuDoes) {
     for (const char* name : {"loss", "grad_norm", "valid_loss"})
       expect_near(column("cpu_" + model, name), column("fibers_" + model, name), 5e-5);
   }
+}
+
+TEST_F(FiberDevice, RanksSumTheirGradientsThroughHostMemory) {
+  const Outcome cpu = train("one_cpu", "cpu", {"--dtype", "f32"});
+  ASSERT_EQ(cpu.status, 0) << cpu.err;
+  for (const std::string wire : {"f32", "bf16"}) {
+    const Outcome ranks = train("ranks_" + wire, "cuda", {"--dtype", "f32", "--grad-wire", wire}, 2);
+    ASSERT_EQ(ranks.status, 0) << ranks.err;
+    const double tolerance = wire == "f32" ? 1e-5 : 1e-2;
+    for (const char* name : {"loss", "valid_loss"})
+      expect_near(column("one_cpu", name), column("ranks_" + wire, name), tolerance);
+    expect_near(column("one_cpu", "grad_norm"), column("ranks_" + wire, "grad_norm"), 5 * tolerance);
+  }
+}
+
+TEST_F(FiberDevice, AFailedCollectiveEndsTheJob) {
+  const Outcome outcome = train("failed", "cuda", {"--timeout", "10"}, 2,
+                                {"WEFT_TEST_COMM=all_reduce:dp+sp:first=5,count=1,rank=1,fail"});
+  EXPECT_EQ(outcome.status, 3) << outcome.err;
+  EXPECT_THAT(outcome.err, HasSubstr("failed as the test plan says"));
+}
+
+TEST_F(FiberDevice, AKilledRankEndsTheJob) {
+  const Training run({"--device", "cuda"});
+  Words words = {"env", "WEFT_CUDA_MODULE=" WEFT_FIBER_MODULE};
+  const Words command = run.command(2, {"--steps", "100000"});
+  words.insert(words.end(), command.begin(), command.end());
+  Background job(words, run.folder());
+  ASSERT_TRUE(wait_until([&] { return run.last_step() >= 2 || !job.running(); }));
+  ASSERT_TRUE(job.running()) << job.err();
+  ::kill(run.ranks().at(1), SIGKILL);
+  const Outcome outcome = job.wait();
+  EXPECT_EQ(outcome.status, 3) << outcome.err;
+  EXPECT_THAT(outcome.err, HasSubstr("was killed by SIGKILL"));
+  EXPECT_TRUE(run.nobody_left());
 }
 
 TEST_F(FiberDevice, ARecordedStepReplaysToTheSameBits) {
