@@ -51,7 +51,7 @@ bool LanguageModel::unbounded() const {
 
 Tensor LanguageModel::hidden(OpContext& cx, const Tensor& tokens, std::vector<MixerState>* states) const {
   ResidualStream stream;
-  stream.x = ops::embedding(cx, tokens, *tokens_, positions_, config_.dropout, embedding_dropout_site_);
+  stream.x = ops::embedding(cx, tokens, *tokens_, positions_, {config_.dropout, embedding_dropout_site_, {}, true});
   for (std::size_t layer = 0; layer < blocks_.size(); ++layer)
     stream = blocks_[layer].forward(cx, stream, states ? &(*states)[layer] : nullptr);
   return norm_->forward(cx, stream.x, stream.branch, stream.dropout).y;

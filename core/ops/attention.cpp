@@ -18,7 +18,8 @@ AttentionSpec make_spec(const OpContext& cx, const HeadLayout& layout, const Att
   AttentionSpec spec;
   spec.causal = options.causal;
   spec.scale = 1.0f / std::sqrt(static_cast<float>(layout.head_dim));
-  spec.heads_global = layout.heads;
+  spec.head_begin = layout.head_begin;
+  spec.heads_global = layout.heads_global > 0 ? layout.heads_global : layout.heads;
   spec.seq_global = cx.tokens.seq_global;
   spec.q_begin = spec.k_begin = cx.tokens.begin[0];
   if (options.dropout > 0 && cx.dropout_keys)

@@ -9,6 +9,8 @@ struct HeadLayout {
   std::int64_t heads = 1;
   std::int64_t kv_heads = 1;
   std::int64_t head_dim = 1;
+  std::int64_t head_begin = 0;    ///< of the query heads, in the whole model's
+  std::int64_t heads_global = 0;  ///< query heads of the whole model; 0: these
   std::int64_t width() const { return (heads + 2 * kv_heads) * head_dim; }
 };
 
