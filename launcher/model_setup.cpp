@@ -67,9 +67,9 @@ void check_layout(const LayoutOptions& layout) {
   only("zero", layout.zero, 0);
 }
 
-std::unique_ptr<BuiltModel> build_model(const LmConfig& config, const Mesh& mesh) {
+std::unique_ptr<BuiltModel> build_model(const LmConfig& config, Mesh& mesh, const ShardingOptions& sharding) {
   auto built = std::make_unique<BuiltModel>();
-  built->model = std::make_unique<LanguageModel>(BuildContext{Builder(built->store), mesh}, config);
+  built->model = std::make_unique<LanguageModel>(BuildContext{Builder(built->store), mesh, sharding}, config);
   return built;
 }
 

@@ -25,6 +25,7 @@ struct StepOptions {
   std::uint64_t seed = 0;
   float clip = 0;
   DType compute = DType::f32;
+  ShardingOptions sharding;  ///< as the model was built with
   BucketOptions buckets;
   StepReplay replay = StepReplay::automatic;
 };
@@ -94,6 +95,7 @@ class TrainingStep {
   void compute();
   void compute_or_replay();
   void forward_backward(std::int64_t first, std::int64_t count, MicroBatch kind);
+  void sum_squares();
   void read_back(std::int64_t step);
   std::int64_t local() const;
 
@@ -102,8 +104,11 @@ class TrainingStep {
   Optimizer& optimizer_;
   const Sampler& sampler_;
   StepOptions options_;
-  Communicator& replicas_;
+  Communicator& replicas_;  ///< of this rank's shards: dp and sp
+  Communicator& all_;
   GradBuckets buckets_;
+  std::vector<Range> counted_;
+  TokenMap tokens_;  ///< of this rank in each sequence
   Tape tape_;
   Batch batch_;                        ///< the sampler's, for the step that comes
   std::int64_t prepared_sample_ = -1;  ///< the first of batch_; -1: none

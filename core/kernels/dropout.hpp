@@ -25,7 +25,7 @@ struct TokenMap {
   std::int64_t seq_local = 1;                  ///< tokens of it held here
   std::array<std::int64_t, 2> begin{0, 0};     ///< global position of each interval's first token
   std::int64_t first_length = 1;               ///< tokens in the first interval; the rest are in the second
-  RowShare share;                              ///< of those rows; only global_row() reads it
+  RowShare share = {};                         ///< of those rows; only global_row() reads it
 
   constexpr std::int64_t position(std::int64_t local_token) const {
     return local_token < first_length ? begin[0] + local_token : begin[1] + local_token - first_length;

@@ -27,6 +27,12 @@ struct AttentionOptions {
   int dropout_site = 0;
 };
 
+/// What the kernels are told of heads, scale, dropout and the tokens' place, for queries and keys of one interval.
+AttentionSpec attention_spec(const OpContext& cx, const HeadLayout& layout, const AttentionOptions& options);
+
+/// Cost of recording attention over `pairs` visible (query, key) pairs: forward, backward.
+std::pair<Cost, Cost> attention_costs(double pairs, std::int64_t head_dim, double bytes);
+
 /// qkv [B, T, (H + 2·Hkv)·hd] → [B, T, H·hd]; scores are scaled by 1/√hd.
 Tensor attention(OpContext& cx, const Tensor& qkv, const HeadLayout& layout, const AttentionOptions& options);
 

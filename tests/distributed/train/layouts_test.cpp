@@ -1,6 +1,7 @@
 // Data-parallel ranks, and gradient accumulation in their place, train what one rank trains (docs/numerics.md).
 #include <cmath>
 #include <cstring>
+#include <map>
 
 #include "launcher/training_step.hpp"
 #include "tests/distributed/mpi_test.hpp"
@@ -9,20 +10,35 @@
 namespace weft::test {
 namespace {
 
-constexpr std::int64_t batch = 12, seq = 24;
+constexpr std::int64_t batch = 24, seq = 23;
 constexpr int steps = 30;
 
-LmConfig config() {
+enum class Style : std::uint8_t { gpt2, llama };
+
+/// Sizes that few numbers of ranks divide.
+LmConfig config(Style style) {
   LmConfig lm;
   lm.layers = 2;
-  lm.d_model = 32;
-  lm.heads = 4;
-  lm.kv_heads = 2;
-  lm.d_ff = 96;
+  lm.d_model = 48;
+  lm.heads = lm.kv_heads = 6;
+  lm.d_ff = 100;
   lm.max_seq = seq;
   lm.dropout = 0.1f;
+  if (style == Style::gpt2) return lm;
+  lm.norm = NormStyle::rms;
+  lm.feed_forward = FeedForwardStyle::swiglu;
+  lm.positions = PositionStyle::rotary;
+  lm.bias = lm.tied = false;
+  lm.d_model = 64;
+  lm.heads = 8;
+  lm.kv_heads = 2;
+  lm.d_ff = 90;
+  lm.dropout = 0;
   return lm;
 }
+
+/// Stable: differences of rounding do not grow.
+double learning_rate(Style style) { return style == Style::gpt2 ? 3e-3 : 1.5e-3; }
 
 TokenSources text() {
   std::string all;
@@ -32,23 +48,45 @@ TokenSources text() {
 
 struct Training {
   std::vector<double> losses, norms;
-  std::vector<std::vector<float>> gradients;  ///< of step 1, by parameter
-  std::vector<float> values;                  ///< at the end
+  std::vector<std::vector<float>> gradients;  ///< of step 1, whole, by parameter
+  std::vector<std::vector<float>> initial;    ///< values before it, whole
+  std::vector<float> values;                  ///< this rank's at the end
 };
 
 struct Layout {
   std::int64_t micro_batch = batch;
   std::size_t bucket_bytes = 4096;
   DType compute = DType::f32;
+  Style style = Style::gpt2;
+  MeshSizes mesh = {};
+  ShardingOptions sharding = {};
 };
+
+/// A logical tensor from all ranks' slices of it.
+std::vector<float> whole(Communicator& ranks, const Slice& slice, const Tensor& local) {
+  const std::int64_t count = slice.global_shape.numel();
+  std::vector<double> both(static_cast<std::size_t>(2 * count));  // sums of values, and how many ranks have them
+  const float* values = local.view().as<float>();
+  slice.for_each_run([&](std::int64_t at, std::int64_t global, std::int64_t run) {
+    for (std::int64_t i = 0; i < run; ++i) {
+      both[static_cast<std::size_t>(global + i)] = values[at + i];
+      both[static_cast<std::size_t>(count + global + i)] = 1;
+    }
+  });
+  ranks.all_reduce(MutView(both.data(), {2 * count}, DType::f64)).wait();
+  std::vector<float> values_of_all;
+  for (std::size_t i = 0; i < static_cast<std::size_t>(count); ++i)
+    values_of_all.push_back(static_cast<float>(both[i] / both[static_cast<std::size_t>(count) + i]));
+  return values_of_all;
+}
 
 Training train(Communicator& ranks, const Layout& layout) {
   RunOptions run;
   run.threads = 1;
   Engine engine(run);
   CommLog& log = comm_log();
-  Mesh mesh(ranks, log, {});
-  const auto built = build_model(config(), mesh);
+  Mesh mesh(ranks, log, layout.mesh);
+  const auto built = build_model(config(layout.style), mesh, layout.sharding);
   built->store.allocate_values(engine.exec());
   built->store.allocate_grads(engine.exec());
   built->store.initialize(engine.exec(), 5);
@@ -64,18 +102,19 @@ Training train(Communicator& ranks, const Layout& layout) {
   options.seed = 5;
   options.clip = 1;
   options.compute = layout.compute;
+  options.sharding = layout.sharding;
   options.buckets.bytes = layout.bucket_bytes;
   TrainingStep step({engine, mesh, log}, *built, optimizer, sampler, options);
   Training result;
+  for (const Parameter* parameter : built->store.all())
+    result.initial.push_back(whole(ranks, parameter->slice(), parameter->value()));
   for (int i = 1; i <= steps; ++i) {
-    const StepResult done = step.run(i, (i - 1) * batch, 3e-3, false);
+    const StepResult done = step.run(i, (i - 1) * batch, learning_rate(layout.style), false);
     result.losses.push_back(done.loss);
     result.norms.push_back(done.grad_norm);
     if (i > 1) continue;
-    for (const Parameter* parameter : built->store.all()) {
-      const float* grad = parameter->grad().view().as<float>();
-      result.gradients.emplace_back(grad, grad + parameter->grad().numel());
-    }
+    for (const Parameter* parameter : built->store.all())
+      result.gradients.push_back(whole(ranks, parameter->slice(), parameter->grad()));
   }
   const float* values = built->store.flat_values().view().as<float>();
   result.values.assign(values, values + built->store.flat_values().numel());
@@ -115,36 +154,80 @@ Difference compare(const Training& a, const Training& b) {
 
 class LayoutsTest : public ::testing::Test {
  protected:
-  static void SetUpTestSuite() {
-    const std::unique_ptr<Communicator> self = make_self_communicator(comm_log());
-    alone = new Training(train(*self, {}));
+  static const Training& alone(Style style) {
+    static std::map<Style, Training> runs;
+    if (!runs.contains(style)) {
+      const std::unique_ptr<Communicator> self = make_self_communicator(comm_log());
+      Layout layout;
+      layout.style = style;
+      runs.emplace(style, train(*self, layout));
+    }
+    return runs.at(style);
   }
-  static void TearDownTestSuite() { delete std::exchange(alone, nullptr); }
-  static Training* alone;
 
-  static void expect_equal(const Training& other) {
-    const Difference difference = compare(*alone, other);
-    EXPECT_LE(difference.gradient, 1);
-    EXPECT_LE(difference.loss, 1);
-    EXPECT_LE(difference.grad_norm, 1);
+  static void expect_equal(const Layout& layout, const std::string& what = {}) {
+    const Training run = train(world(), layout);
+    const Difference difference = compare(alone(layout.style), run);
+    EXPECT_LE(difference.gradient, 1) << what;
+    EXPECT_LE(difference.loss, 1) << what;
+    EXPECT_LE(difference.grad_norm, 1) << what;
+    EXPECT_EQ(run.initial, alone(layout.style).initial) << what;
   }
 };
 
-Training* LayoutsTest::alone = nullptr;
-
-TEST_F(LayoutsTest, TheReferenceRunLearns) {
-  EXPECT_GT(alone->losses.front() - alone->losses.back(), 1.0);
+/// Every mesh of this many ranks that a model's heads fit, with everything else changing from one to the next.
+std::vector<Layout> sweep(int ranks) {
+  std::vector<Layout> layouts;
+  for (const Style style : {Style::gpt2, Style::llama})
+    for (int tp = 1; tp <= ranks; ++tp)
+      for (int sp = 1; sp <= ranks / tp; ++sp) {
+        const LmConfig lm = config(style);
+        if (ranks % (tp * sp) != 0 || !heads_fit(lm.heads, lm.kv_heads, tp)) continue;
+        bool exchanges = sp > 1;
+        for (int rank = 0; rank < tp; ++rank) {
+          const HeadShare own = share_heads(lm.heads, lm.kv_heads, tp, rank);
+          exchanges = exchanges && heads_fit(own.heads.size(), own.kv_heads.size(), sp);
+        }
+        for (const bool exchange : {false, true}) {
+          if (exchange && !exchanges) continue;
+          Layout layout;
+          layout.style = style;
+          layout.mesh = {1, ranks / (tp * sp), sp, tp};
+          layout.sharding.sp_attention = exchange ? SequenceAttention::exchange : SequenceAttention::ring;
+          layout.sharding.tp_sequence = layouts.size() % 3 != 1;
+          layout.sharding.chunk_rows = layouts.size() % 2 ? 32 : 512;
+          layout.micro_batch = layouts.size() % 2 ? 5 : batch;
+          layouts.push_back(layout);
+        }
+      }
+  return layouts;
 }
 
-TEST_F(LayoutsTest, DataParallelRanksEqualOneRank) { expect_equal(train(world(), {})); }
+std::string name_of(const Layout& layout) {
+  return fmt::format("{} dp {} sp {} tp {} {} {} rows {} micro-batch {}",
+                     layout.style == Style::gpt2 ? "gpt2" : "llama", layout.mesh.dp, layout.mesh.sp, layout.mesh.tp,
+                     layout.sharding.sp_attention == SequenceAttention::ring ? "ring" : "exchange",
+                     layout.sharding.tp_sequence ? "shared" : "whole", layout.sharding.chunk_rows, layout.micro_batch);
+}
+
+TEST_F(LayoutsTest, EveryMeshEqualsOneRank) {
+  for (const Layout& layout : sweep(world().size())) expect_equal(layout, name_of(layout));
+}
+
+TEST_F(LayoutsTest, TheReferenceRunLearns) {
+  for (const Style style : {Style::gpt2, Style::llama})
+    EXPECT_GT(alone(style).losses.front() - alone(style).losses.back(), 1.0);
+}
+
+TEST_F(LayoutsTest, DataParallelRanksEqualOneRank) { expect_equal({}); }
 
 TEST_F(LayoutsTest, AccumulationEqualsTheWholeBatchEvenInUnequalPieces) {
-  for (const std::int64_t micro_batch : {1, 5}) expect_equal(train(world(), {micro_batch, 4096, DType::f32}));
+  for (const std::int64_t micro_batch : {1, 5}) expect_equal({micro_batch, 4096, DType::f32});
 }
 
 TEST_F(LayoutsTest, BucketSizeDoesNotMatter) {
-  expect_equal(train(world(), {4, 1, DType::f32}));
-  expect_equal(train(world(), {4, std::size_t{1} << 30, DType::f32}));
+  expect_equal({4, 1, DType::f32});
+  expect_equal({4, std::size_t{1} << 30, DType::f32});
 }
 
 TEST_F(LayoutsTest, TheSameLayoutTwiceGivesTheSameBits) {
@@ -167,10 +250,10 @@ TEST_F(LayoutsTest, ASkippedOrScaledReductionIsSeen) {
   if (world().size() == 1) return;  // nothing is reduced
   for (const Break broken : {Break::skip_gradients, Break::scale_gradients, Break::skip_denominator, Break::skip_loss}) {
     const auto ranks = make_breakable(world(), comm_log(), broken);
-    EXPECT_FALSE(compare(*alone, train(*ranks, {})).equal()) << "break " << static_cast<int>(broken);
+    EXPECT_FALSE(compare(alone(Style::gpt2), train(*ranks, {})).equal()) << "break " << static_cast<int>(broken);
   }
   const auto whole = make_breakable(world(), comm_log(), Break::nothing);
-  EXPECT_TRUE(compare(*alone, train(*whole, {})).equal());
+  EXPECT_TRUE(compare(alone(Style::gpt2), train(*whole, {})).equal());
 }
 
 }  // namespace
