@@ -210,24 +210,29 @@ StepResult TrainingStep::run(std::int64_t step, std::int64_t first_sample, doubl
   return finish();
 }
 
-std::string TrainingStep::find_nonfinite(const StepResult& result) const {
+std::string TrainingStep::find_nonfinite(const StepResult& result) {
   ExecContext& exec = worker_.engine.exec();
+  const auto& parameters = built_.store.all();
+  const auto count = static_cast<std::int64_t>(parameters.size());
   std::vector<float> values;
-  const auto first = [&](auto&& tensor_of) -> const Parameter* {
-    for (const Parameter* parameter : built_.store.all()) {
-      const View view = tensor_of(*parameter).view();
-      values.resize(static_cast<std::size_t>(view.numel()));
-      exec.kernels().transfer.download(exec, view, MutView(values.data(), view.shape, DType::f32));
-      if (!std::ranges::all_of(values, [](float x) { return std::isfinite(x); })) return parameter;
-    }
-    return nullptr;
+  const auto finite = [&](const Tensor& tensor) {
+    values.resize(static_cast<std::size_t>(tensor.numel()));
+    exec.kernels().transfer.download(exec, tensor.view(), MutView(values.data(), tensor.shape(), DType::f32));
+    return std::ranges::all_of(values, [](float x) { return std::isfinite(x); });
   };
+  // Values by their parameter's number, gradients behind them; each rank looks at its shards.
+  std::int64_t found = 2 * count;
+  for (std::int64_t i = count; i-- > 0;) {
+    const Parameter& parameter = *parameters[static_cast<std::size_t>(i)];
+    if (!finite(parameter.value())) found = i;
+    if (found >= count && !finite(parameter.grad())) found = count + i;
+  }
+  worker_.mesh.comm({Axis::pp, Axis::tp}).all_reduce(MutView(&found, {1}, DType::i64), {.op = ReduceOp::min}).wait();
   const bool loss_finite = std::isfinite(result.loss);
-  if (const Parameter* parameter = first([](const Parameter& p) { return p.value(); }))
-    return fmt::format("the parameter {}", parameter->name());
-  if (const Parameter* parameter = first([](const Parameter& p) { return p.grad(); }))
-    return fmt::format("{}the gradient of {}", loss_finite ? "" : "the loss with ", parameter->name());
-  return loss_finite ? "the norm of the gradients" : "the loss";
+  if (found == 2 * count) return loss_finite ? "the norm of the gradients" : "the loss";
+  const std::string& name = parameters[static_cast<std::size_t>(found % count)]->name();
+  if (found < count) return fmt::format("the parameter {}", name);
+  return fmt::format("{}the gradient of {}", loss_finite ? "" : "the loss with ", name);
 }
 
 }  // namespace weft

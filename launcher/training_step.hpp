@@ -79,8 +79,8 @@ class TrainingStep {
 
   /// What made the last finished step be skipped, if no other was started since: the first parameter, in the model's
   /// order, whose value is not finite, else the first whose gradient is not (with the loss, if that is not either), else
-  /// the loss or the gradients' norm.
-  std::string find_nonfinite(const StepResult& result) const;
+  /// the loss or the gradients' norm. Collective.
+  std::string find_nonfinite(const StepResult& result);
 
  private:
   /// What the host reads of a step, and when it is there.
