@@ -46,12 +46,19 @@ HeadShare share_heads(std::int64_t heads, std::int64_t kv_heads, int ranks, int 
 TokenMap share_tokens(std::int64_t seq, TokenOrder order, int ranks, int rank) {
   Range first = share_of(seq, ranks, rank), second;
   if (order == TokenOrder::zigzag) {
-    first = share_of(seq, 2 * ranks, rank);
-    second = share_of(seq, 2 * ranks, 2 * ranks - 1 - rank);
-  }
-  if (first.size() == 0 || first.end == second.begin) {
-    first = {first.size() == 0 ? second.begin : first.begin, second.end > 0 ? second.end : first.end};
-    second = {};
+    // Each rank's share in two halves: the front ones from the start on, the back ones from the end back.
+    Range front, back{seq, seq};
+    for (int i = 0; i <= rank; ++i) {
+      const std::int64_t share = share_of(seq, ranks, i).size(), half = (share + 1) / 2;
+      front = {front.end, front.end + half};
+      back = {back.begin - (share - half), back.begin};
+    }
+    first = front;
+    second = back;
+    if (first.end == second.begin) {
+      first.end = second.end;
+      second = {};
+    }
   }
   TokenMap tokens;
   tokens.seq_global = seq;

@@ -29,12 +29,13 @@ std::string fitting_tp(std::int64_t heads, std::int64_t kv_heads);
 /// Throws Error where they do not fit.
 HeadShare share_heads(std::int64_t heads, std::int64_t kv_heads, int ranks, int rank);
 
-/// How the tokens of a sequence lie over ranks: one interval each, or two under causal ring attention, the first and the
-/// last of the ranks' 2n intervals to rank 0 and so on inwards, so that all have the same work (Brandon et al. 2023,
-/// "Striped Attention"; the zigzag order of Llama 3's context parallelism).
+/// How the tokens of a sequence lie over ranks: one interval each, or two under causal ring attention, of which rank 0 has the
+/// first and the last, rank 1 the second and the last but one and so on inwards, so that all ranks have the same work (the
+/// zigzag order of Llama 3's context parallelism).
 enum class TokenOrder : std::uint8_t { contiguous, zigzag };
 
-/// The token map of one rank's part of sequences of `seq` tokens. Where an interval is empty, it is the second.
+/// The token map of one rank's part of sequences of `seq` tokens. Parts differ by one token at most; an interval that is
+/// empty, or follows upon the first, is no second one.
 TokenMap share_tokens(std::int64_t seq, TokenOrder order, int ranks, int rank);
 /// The intervals of a token map that are not empty, as global positions.
 std::vector<Range> token_intervals(const TokenMap& tokens);

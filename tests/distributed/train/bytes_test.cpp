@@ -12,7 +12,7 @@ using Bytes = std::map<std::pair<std::string, CollectiveKind>, double>;
 
 /// What this rank sent (for recv: received) in one step.
 Bytes moved(Communicator& ranks, const Layout& layout) {
-  Run run(ranks, layout);
+  TrainingRun run(ranks, layout);
   run.step(1);
   Bytes bytes;
   for (const CollectiveTotals& total : comm_log().totals())
@@ -43,7 +43,7 @@ struct Sizes {
 
 /// f32 gradients of all parameters, with what fills each up to 16 elements.
 double gradient_bytes(Communicator& ranks, const Layout& layout) {
-  Run run(ranks, layout);
+  TrainingRun run(ranks, layout);
   return 4.0 * static_cast<double>(run.parameters().flat_grads().numel());
 }
 

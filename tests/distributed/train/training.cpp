@@ -80,7 +80,7 @@ std::string name_of(const Layout& layout) {
                      layout.sharding.tp_sequence ? "shared" : "whole", layout.sharding.chunk_rows, layout.micro_batch);
 }
 
-Run::Run(Communicator& ranks, const Layout& layout)
+TrainingRun::TrainingRun(Communicator& ranks, const Layout& layout)
     : engine_(one_thread()), mesh_(ranks, comm_log(), layout.mesh), layout_(layout),
       built_(build_model(config(layout.style), mesh_, layout.sharding)) {
   built_->store.allocate_values(engine_.exec());
@@ -103,12 +103,12 @@ Run::Run(Communicator& ranks, const Layout& layout)
   step_ = std::make_unique<TrainingStep>(Worker{engine_, mesh_, comm_log()}, *built_, *optimizer_, *sampler_, options);
 }
 
-StepResult Run::step(int number) {
+StepResult TrainingRun::step(int number) {
   return step_->run(number, (number - 1) * batch, learning_rate(layout_.style), false);
 }
 
 Training train(Communicator& ranks, const Layout& layout) {
-  Run run(ranks, layout);
+  TrainingRun run(ranks, layout);
   Training result;
   for (const Parameter* parameter : run.parameters().all())
     result.initial.push_back(whole(ranks, parameter->slice(), parameter->value()));

@@ -30,11 +30,13 @@ struct Layout {
 std::string name_of(const Layout& layout);
 
 /// A model with what trains it.
-class Run {
+class TrainingRun {
  public:
-  Run(Communicator& ranks, const Layout& layout);
+  TrainingRun(Communicator& ranks, const Layout& layout);
   StepResult step(int number);
   ParameterStore& parameters() { return built_->store; }
+  Optimizer& optimizer() { return *optimizer_; }
+  ExecContext& exec() { return engine_.exec(); }
 
  private:
   Engine engine_;
