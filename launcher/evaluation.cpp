@@ -5,45 +5,53 @@
 #include <numeric>
 
 #include "launcher/training_step.hpp"
+#include "parallel/layers/sequence_attention.hpp"
 
 namespace weft {
 
 std::optional<EvaluationResult> evaluate(const Worker& worker, const LanguageModel& model, const EvalWindows& windows,
                                          const EvaluationOptions& options, const std::function<bool()>& stop,
                                          const std::function<void(std::int64_t, std::int64_t)>& progress) {
-  Communicator& replicas = worker.mesh.comm({Axis::dp, Axis::sp});
+  Communicator& all = worker.mesh.comm({Axis::pp, Axis::dp, Axis::sp, Axis::tp});
+  const int replicas = worker.mesh.size(Axis::dp);
   const std::int64_t seq = windows.seq();
   std::int64_t count = windows.count();
   if (options.max_targets > 0) count = std::min(count, (options.max_targets + seq - 1) / seq);
   std::int64_t at_a_time = options.micro_batch;
   if (at_a_time == 0)
-    at_a_time = std::clamp<std::int64_t>((count + replicas.size() - 1) / replicas.size(), 1,
+    at_a_time = std::clamp<std::int64_t>((count + replicas - 1) / replicas, 1,
                                          std::max<std::int64_t>(1, tokens_at_a_time / seq));
-  const std::int64_t round = at_a_time * replicas.size();
+  const std::int64_t round = at_a_time * replicas;
 
   OpContext cx{worker.engine.exec(), nullptr, options.compute, {}, nullptr};
-  cx.tokens = {0, seq, seq, {0, 0}, seq};
+  cx.tokens = share_tokens(seq, token_order(options.sharding.sp_attention, true), worker.mesh.size(Axis::sp),
+                           worker.mesh.coordinate(Axis::sp));
+  const std::vector<Range> intervals = token_intervals(cx.tokens);
+  // The tp ranks have the same loss: one of them counts.
+  const bool counts = worker.mesh.coordinate(Axis::tp) == 0;
   ExecContext& exec = worker.engine.exec();
-  DeviceBatch device(exec, at_a_time, seq);
+  DeviceBatch device(exec, at_a_time, cx.tokens.seq_local);
   // On the host: loss, targets, stop.
   const Tensor sums = Tensor::empty(worker.engine.device().host_memory(), {3}, DType::f64, MemoryUse::workspace);
   double* sum = sums.mut().as<double>();
   double loss = 0, targets = 0;
   Batch batch;
   for (std::int64_t first = 0; first < count; first += round) {
-    const std::int64_t mine = first + replicas.rank() * at_a_time;
+    const std::int64_t mine = first + worker.mesh.coordinate(Axis::dp) * at_a_time;
     windows.fill(mine, at_a_time, batch);
     if (mine + at_a_time > count) {
       const auto kept = static_cast<std::ptrdiff_t>(std::max<std::int64_t>(0, count - mine) * seq);
       std::fill(batch.weights.begin() + kept, batch.weights.end(), 0.0f);
       std::fill(batch.targets.begin() + kept, batch.targets.end(), -1);
     }
+    keep_tokens(batch, intervals);
     device.fill(exec, batch);
     const ops::CrossEntropy result = model.loss(cx, device.tokens(0, at_a_time), device.targets(0, at_a_time));
     exec.kernels().transfer.download(exec, result.loss.view(), sums.mut().slice(0, 1));
     sum[1] = std::accumulate(batch.weights.begin(), batch.weights.end(), 0.0);
+    if (!counts) sum[0] = sum[1] = 0;
     sum[2] = stop() ? 1 : 0;
-    replicas.all_reduce(sums.mut()).wait();
+    all.all_reduce(sums.mut()).wait();
     if (sum[2] > 0) return std::nullopt;
     loss += sum[0];
     targets += sum[1];

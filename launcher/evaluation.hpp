@@ -14,6 +14,7 @@ struct EvaluationOptions {
   std::int64_t micro_batch = 0;  ///< sequences a rank takes at a time; 0: chosen
   std::int64_t max_targets = 0;  ///< 0: all
   DType compute = DType::f32;
+  ShardingOptions sharding;       ///< as the model was built with
 };
 
 struct EvaluationResult {
@@ -22,7 +23,7 @@ struct EvaluationResult {
   std::optional<double> bits_per_byte;  ///< where the bytes are known
 };
 
-/// Collective over the data-parallel ranks. `stop` is polled: when it is true on any rank, all give up and nothing is
+/// Collective over all ranks of the mesh. `stop` is polled: when it is true on any rank, all give up and nothing is
 /// returned. `progress` (may be empty) gets windows done and windows in all.
 std::optional<EvaluationResult> evaluate(const Worker& worker, const LanguageModel& model, const EvalWindows& windows,
                                          const EvaluationOptions& options, const std::function<bool()>& stop,

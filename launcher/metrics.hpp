@@ -34,7 +34,7 @@ struct ValidMetrics {
 struct RunSummary {
   std::string status;  ///< "done", "stopped", "failed"
   std::string device;  ///< "2 ranks x 1 thread, Intel Xeon …"
-  std::string layout;  ///< "dp 2"
+  std::string layout;  ///< "dp 2 sp 2"
   std::string dtype;
   std::int64_t parameters = 0;
   std::int64_t ranks = 1;

@@ -58,18 +58,15 @@ Schedule make_schedule(const ScheduleOptions& options, std::int64_t steps) {
 void check_layout(const LayoutOptions& layout) {
   const auto only = [](std::string_view option, std::int64_t found, std::int64_t right) {
     if (found != right)
-      fail_user("--{}: found {}; this build shards over data-parallel ranks alone, {} would be right", option, found,
-                right);
+      fail_user("--{}: found {}; this build shards over dp, sp and tp, {} would be right", option, found, right);
   };
-  only("tp", layout.tp, 1);
-  only("sp", layout.sp, 1);
   only("pp", layout.pp, 1);
   only("zero", layout.zero, 0);
 }
 
-std::unique_ptr<BuiltModel> build_model(const LmConfig& config, const Mesh& mesh) {
+std::unique_ptr<BuiltModel> build_model(const LmConfig& config, Mesh& mesh, const ShardingOptions& sharding) {
   auto built = std::make_unique<BuiltModel>();
-  built->model = std::make_unique<LanguageModel>(BuildContext{Builder(built->store), mesh}, config);
+  built->model = std::make_unique<LanguageModel>(BuildContext{Builder(built->store), mesh, sharding}, config);
   return built;
 }
 

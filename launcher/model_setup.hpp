@@ -25,6 +25,6 @@ struct BuiltModel {
 };
 
 /// Parameters are named and sized, not yet allocated.
-std::unique_ptr<BuiltModel> build_model(const LmConfig& config, const Mesh& mesh);
+std::unique_ptr<BuiltModel> build_model(const LmConfig& config, Mesh& mesh, const ShardingOptions& sharding = {});
 
 }  // namespace weft

@@ -25,6 +25,8 @@ enum class DTypeChoice : std::uint8_t { automatic, f32, bf16 };
 enum class DeviceChoice : std::uint8_t { automatic, cpu, cuda };
 enum class WireChoice : std::uint8_t { f32, bf16 };
 enum class GraphChoice : std::uint8_t { automatic, off };
+enum class TpSequenceChoice : std::uint8_t { automatic, on, off };
+enum class SpAttentionChoice : std::uint8_t { automatic, ring, exchange };
 enum class ResumeChoice : std::uint8_t { automatic, none, path };
 
 struct ModelOptions {
@@ -92,6 +94,8 @@ struct LayoutOptions {
   std::int64_t tp = 1;
   std::int64_t sp = 1;
   std::int64_t pp = 1;
+  TpSequenceChoice tp_sequence = TpSequenceChoice::automatic;
+  SpAttentionChoice sp_attention = SpAttentionChoice::automatic;
   std::int64_t zero = 0;  ///< ZeRO stage, 0 to 3
   double bucket_mb = 4;   ///< gradient bucket, MiB
   WireChoice grad_wire = WireChoice::f32;

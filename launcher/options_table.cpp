@@ -21,6 +21,8 @@ constexpr std::array<std::string_view, 3> dtype_names = {"auto", "f32", "bf16"};
 constexpr std::array<std::string_view, 3> device_names = {"auto", "cpu", "cuda"};
 constexpr std::array<std::string_view, 2> wire_names = {"f32", "bf16"};
 constexpr std::array<std::string_view, 2> graph_names = {"auto", "off"};
+constexpr std::array<std::string_view, 3> tp_sequence_names = {"auto", "on", "off"};
+constexpr std::array<std::string_view, 3> sp_attention_names = {"auto", "ring", "exchange"};
 
 using Texts = std::vector<std::string>;
 
@@ -187,8 +189,14 @@ void add_layout(TableMaker& t) {
   auto& dp = t.add("dp", "N", "data parallel ranks", training | for_eval);
   integer(dp, {0, 1 << 24}, WEFT_FIELD(layout.dp));
   dp.shown_default = "what the other axes leave";
-  integer(t.add("tp", "N", "tensor parallel ranks", training), {1, 1 << 24}, WEFT_FIELD(layout.tp));
-  integer(t.add("sp", "N", "sequence parallel ranks", training), {1, 1 << 24}, WEFT_FIELD(layout.sp));
+  integer(t.add("tp", "N", "tensor parallel ranks", training | for_eval | for_sample), {1, 1 << 24},
+          WEFT_FIELD(layout.tp));
+  choice(t.add("tp-sequence", "auto|on|off", "norms and dropout on 1/tp of the rows", training | for_eval),
+         tp_sequence_names, WEFT_FIELD(layout.tp_sequence));
+  integer(t.add("sp", "N", "sequence parallel ranks", training | for_eval), {1, 1 << 24}, WEFT_FIELD(layout.sp));
+  choice(t.add("sp-attention", "auto|ring|exchange", "keys and values go round the ranks, or heads change places",
+               training | for_eval),
+         sp_attention_names, WEFT_FIELD(layout.sp_attention));
   integer(t.add("pp", "N", "pipeline stages", training), {1, 1 << 24}, WEFT_FIELD(layout.pp));
   integer(t.add("zero", "0..3", "what data parallel ranks share: optimizer, gradients, parameters", training), {0, 3},
           WEFT_FIELD(layout.zero));

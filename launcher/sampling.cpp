@@ -41,7 +41,7 @@ std::int32_t choose_token(std::vector<float> logits, const SamplingOptions& opti
   return order[kept - 1];
 }
 
-void sample_tokens(Engine& engine, const LanguageModel& model, std::vector<std::int32_t> text,
+void sample_tokens(Engine& engine, Communicator& group, const LanguageModel& model, std::vector<std::int32_t> text,
                    const SamplingOptions& options, const std::function<bool(std::int32_t)>& emit) {
   WEFT_CHECK(!text.empty(), "an empty prompt");
   const std::int64_t window = model.config().max_seq, vocab = model.config().vocab, width = model.config().d_model;
@@ -74,9 +74,14 @@ void sample_tokens(Engine& engine, const LanguageModel& model, std::vector<std::
     std::vector<float> row(static_cast<std::size_t>(vocab));
     transfer.download(engine.exec(), wide.view(), MutView(row.data(), {1, vocab}, DType::f32));
     const double u = uniform(philox_word(key, static_cast<std::uint64_t>(drawn)));
-    const std::int32_t token = choose_token(std::move(row), options, u);
-    text.push_back(token);
-    if (!emit(token)) return;
+    std::int32_t said[2] = {0, 0};  // the token, and whether to go on
+    if (group.rank() == 0) {
+      said[0] = choose_token(std::move(row), options, u);
+      said[1] = emit(said[0]) ? 1 : 0;
+    }
+    group.broadcast(MutView(said, {2}, DType::i32), 0).wait();
+    text.push_back(said[0]);
+    if (said[1] == 0) return;
   }
 }
 

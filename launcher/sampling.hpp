@@ -21,8 +21,9 @@ struct SamplingOptions {
 /// Continues `prompt` (at least one token), calling `emit` for each new token; token i depends on (seed, i) and the text
 /// before it alone. When the model's window is full, the latter half of the text is read anew and sampling goes on; a
 /// recurrence has no window.
-/// Stops early when `emit` returns false.
-void sample_tokens(Engine& engine, const LanguageModel& model, std::vector<std::int32_t> prompt,
+/// Stops early when `emit` returns false. Collective over `group`, the model's tp ranks: all get the same tokens, rank 0
+/// alone calls `emit`.
+void sample_tokens(Engine& engine, Communicator& group, const LanguageModel& model, std::vector<std::int32_t> prompt,
                    const SamplingOptions& options, const std::function<bool(std::int32_t)>& emit);
 
 /// The choice itself: one token of `logits` for a uniform number in [0, 1).

@@ -1,11 +1,12 @@
 #include "launcher/saved_model.hpp"
 
+#include "launcher/sharding_setup.hpp"
 #include "parallel/checkpoint.hpp"
 #include "parallel/text_exchange.hpp"
 
 namespace weft {
 
-SavedModel load_saved_model(Session& session, const std::filesystem::path& path) {
+SavedModel load_saved_model(Session& session, const std::filesystem::path& path, const LayoutOptions& layout) {
   SavedModel saved;
   // Rank 0's view counts: a run may be saving into the folder.
   saved.folder = from_first_rank(session.world(), [&] { return find_checkpoint(path).string(); });
@@ -15,7 +16,9 @@ SavedModel load_saved_model(Session& session, const std::filesystem::path& path)
   if (embedding == index.tensors.end() || embedding->second.shape.rank() != 2)
     fail_user("{}: no token embedding (embed.tokens.weight), not a language model's checkpoint", saved.folder.string());
   saved.trained.model.vocab = embedding->second.shape[0];
-  saved.built = build_model(make_lm_config(saved.trained.model, saved.trained.train.seq, 0), session.mesh());
+  const LmConfig config = make_lm_config(saved.trained.model, saved.trained.train.seq, 0);
+  saved.sharding = plan_sharding(layout, config, {}, session.mesh());
+  saved.built = build_model(config, session.mesh(), saved.sharding);
   ExecContext& exec = session.engine().exec();
   saved.built->store.allocate_values(exec);
   load_checkpoint(session.world(), index, saved.folder, {exec, saved.built->store, nullptr});

@@ -10,6 +10,7 @@
 #include "launcher/evaluation.hpp"
 #include "launcher/report.hpp"
 #include "launcher/run_files.hpp"
+#include "launcher/sharding_setup.hpp"
 #include "launcher/signals.hpp"
 #include "parallel/comm/agreement.hpp"
 #include "parallel/text_exchange.hpp"
@@ -31,10 +32,6 @@ Trainer::Trainer(const Options& options, Session& session)
   session.log().set_phase("start", file_allowance);
   check_layout(options.layout);
   const TrainOptions& train = options.train;
-  const int replicas = session.mesh().size(Axis::dp);
-  if (train.batch % replicas != 0)
-    fail_user("--batch: {} sequences do not divide over {} data-parallel ranks; a multiple of {} would be right",
-              train.batch, replicas, replicas);
   data_ = open_data(options.data);
   SamplerOptions order;
   order.seq = train.seq;
@@ -47,7 +44,9 @@ Trainer::Trainer(const Options& options, Session& session)
                                       total_tokens(data_.train), total_tokens(data_.valid), data_.vocab_size));
   if (!data_.valid.empty()) valid_ = std::make_unique<EvalWindows>(data_.valid, train.seq);
 
-  built_ = build_model(make_lm_config(options.model, train.seq, data_.vocab_size), session.mesh());
+  const LmConfig config = make_lm_config(options.model, train.seq, data_.vocab_size);
+  sharding_ = plan_sharding(options.layout, config, {train.seq, train.batch}, session.mesh());
+  built_ = build_model(config, session.mesh(), sharding_);
   compute_ = session.compute();
   options_.run.dtype = compute_ == DType::bf16 ? DTypeChoice::bf16 : DTypeChoice::f32;
   config_ = config_text(options_);
@@ -68,6 +67,7 @@ Trainer::Trainer(const Options& options, Session& session)
   step.seed = options.run.seed;
   step.clip = static_cast<float>(options.optim.clip);
   step.compute = compute_;
+  step.sharding = sharding_;
   step.buckets = {static_cast<std::size_t>(options.layout.bucket_mb * 1048576.0),
                   options.layout.grad_wire == WireChoice::bf16 ? Wire::bf16 : Wire::native};
   step.replay = train.cuda_graph == GraphChoice::off ? StepReplay::off : StepReplay::automatic;
@@ -79,7 +79,8 @@ Trainer::~Trainer() = default;
 std::int64_t Trainer::choose_micro_batch() const {
   const std::int64_t local = options_.train.batch / session_.mesh().size(Axis::dp);
   if (options_.train.micro_batch > 0) return std::min(options_.train.micro_batch, local);
-  const std::int64_t wanted = std::max<std::int64_t>(1, tokens_at_a_time / options_.train.seq);
+  const std::int64_t seq = (options_.train.seq + session_.mesh().size(Axis::sp) - 1) / session_.mesh().size(Axis::sp);
+  const std::int64_t wanted = std::max<std::int64_t>(1, tokens_at_a_time / seq);
   std::int64_t best = 1;
   for (std::int64_t size = 1; size <= std::min(wanted, local); ++size)
     if (local % size == 0) best = size;
@@ -293,7 +294,7 @@ void Trainer::validate() {
   if (stopping_) return;
   session_.log().set_phase("validation");
   const double begin = seconds_now();
-  const EvaluationOptions options{options_.train.micro_batch, options_.train.valid_tokens, compute_};
+  const EvaluationOptions options{options_.train.micro_batch, options_.train.valid_tokens, compute_, sharding_};
   const auto result = evaluate(session_.worker(), *built_->model, *valid_, options,
                                [&] { return stop_signal() != 0 || (session_.main_rank() && time_is_up(0)); });
   if (!result) {
@@ -382,7 +383,9 @@ void Trainer::write_outcome(const std::string& status) {
   RunSummary summary;
   summary.status = status;
   summary.device = describe_device();
-  summary.layout = fmt::format("dp {}", session_.mesh().size(Axis::dp));
+  for (const Axis axis : {Axis::dp, Axis::sp, Axis::tp})
+    if (const int size = session_.mesh().size(axis); size > 1 || axis == Axis::dp)
+      summary.layout += fmt::format("{}{} {}", summary.layout.empty() ? "" : " ", name_of(axis), size);
   summary.dtype = name_of(compute_);
   summary.parameters = built_->store.global_numel();
   summary.ranks = session_.world().size();

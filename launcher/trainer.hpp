@@ -62,6 +62,7 @@ class Trainer {
   std::unique_ptr<TrainingStep> training_;
   Schedule schedule_;
   DType compute_ = DType::f32;
+  ShardingOptions sharding_;
   RunState state_;
   std::unique_ptr<RunLock> lock_;       ///< on the main rank
   std::unique_ptr<RunFolder> folder_;   ///< on the main rank

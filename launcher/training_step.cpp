@@ -5,6 +5,8 @@
 #include <cstring>
 #include <numeric>
 
+#include "parallel/layers/sequence_attention.hpp"
+
 namespace weft {
 namespace {
 
@@ -35,8 +37,12 @@ ops::LossTargets DeviceBatch::targets(std::int64_t first, std::int64_t count) co
 TrainingStep::TrainingStep(const Worker& worker, BuiltModel& built, Optimizer& optimizer, const Sampler& sampler,
                            StepOptions options)
     : worker_(worker), built_(built), optimizer_(optimizer), sampler_(sampler), options_(options),
-      replicas_(worker.mesh.comm({Axis::dp, Axis::sp})), buckets_(built.store, replicas_, options.buckets),
-      inputs_(worker.engine.exec(), local(), options.seq) {
+      replicas_(worker.mesh.comm({Axis::dp, Axis::sp})),
+      all_(worker.mesh.comm({Axis::pp, Axis::dp, Axis::sp, Axis::tp})),
+      buckets_(built.store, worker.mesh, options.buckets), counted_(counted_gradients(built.store, worker.mesh)),
+      tokens_(share_tokens(options.seq, token_order(options.sharding.sp_attention, true), worker.mesh.size(Axis::sp),
+                           worker.mesh.coordinate(Axis::sp))),
+      inputs_(worker.engine.exec(), local(), tokens_.seq_local) {
   Device& device = worker.engine.device();
   const auto scalars = [&](Allocator& memory, std::int64_t count) {
     return Tensor::empty(memory, {count}, DType::f64, MemoryUse::workspace);
@@ -63,6 +69,7 @@ void TrainingStep::prepare(std::int64_t first_sample) {
   if (prepared_sample_ == first_sample) return;
   weights_.wait();
   sampler_.fill(first_sample + worker_.mesh.coordinate(Axis::dp) * local(), local(), batch_);
+  keep_tokens(batch_, token_intervals(tokens_));
   *weight_sum_.mut().as<double>() = std::accumulate(batch_.weights.begin(), batch_.weights.end(), 0.0);
   weights_ = replicas_.all_reduce(weight_sum_.mut(), {ReduceOp::sum, Wire::native, weight_sum_.keep_alive()});
   prepared_sample_ = first_sample;
@@ -91,7 +98,8 @@ void TrainingStep::upload_inputs(std::int64_t step, double lr, bool stop) {
 void TrainingStep::forward_backward(std::int64_t first, std::int64_t count, MicroBatch kind) {
   ExecContext& exec = worker_.engine.exec();
   OpContext cx{exec, &tape_, options_.compute, {}, nullptr};
-  cx.tokens = {worker_.mesh.coordinate(Axis::dp) * local() + first, options_.seq, options_.seq, {0, 0}, options_.seq};
+  cx.tokens = tokens_;
+  cx.tokens.first_sequence = worker_.mesh.coordinate(Axis::dp) * local() + first;
   cx.dropout_keys = static_cast<const PhiloxKey*>(dropout_keys_.view().data);
   const ops::LossTargets targets = inputs_.targets(first, count);
   tape_.begin(kind);
@@ -114,22 +122,37 @@ void TrainingStep::compute() {
     const std::int64_t count = std::min(options_.micro_batch, local() - first);
     forward_backward(first, count, first + count == local() ? MicroBatch::last : MicroBatch::inner);
   }
-  shared_ = replicas_.all_reduce(scalars_.mut(), {ReduceOp::sum, Wire::native, scalars_.keep_alive()});
+  // The ranks of a model's copy have the same loss: one of them counts.
+  if (worker_.mesh.coordinate(Axis::tp) > 0) exec.kernels().elementwise.fill(exec, 0.0f, scalars_.mut().slice(0, 1));
+  shared_ = all_.all_reduce(scalars_.mut(), {ReduceOp::sum, Wire::native, scalars_.keep_alive()});
   finish_unused(exec, built_.store.all());
   worker_.log.set_phase("gradients");
   buckets_.finish();
-  exec.kernels().elementwise.dot(exec, built_.store.flat_grads().view(), built_.store.flat_grads().view(),
-                                 Write::overwrite, sum_of_squares_.mut());
+  sum_squares();
   shared_.wait();
   worker_.log.set_phase("optimizer");
   optimizer_.step(exec, sum_of_squares_.view(), scalars_.view().slice(0, 1), options_.clip);
+}
+
+void TrainingStep::sum_squares() {
+  ExecContext& exec = worker_.engine.exec();
+  const auto& elementwise = exec.kernels().elementwise;
+  if (counted_.empty()) elementwise.fill(exec, 0.0f, sum_of_squares_.mut());
+  Write write = Write::overwrite;
+  for (const Range& range : counted_) {
+    const View grads = built_.store.flat_grads().view().slice(range.begin, range.end);
+    elementwise.dot(exec, grads, grads, std::exchange(write, Write::add), sum_of_squares_.mut());
+  }
+  worker_.mesh.comm({Axis::pp, Axis::tp})
+      .all_reduce(sum_of_squares_.mut(), {.keep = sum_of_squares_.keep_alive()})
+      .wait();
 }
 
 void TrainingStep::compute_or_replay() {
   // By then every buffer, library and packed weight that a step needs is there.
   constexpr int steps_before_recording = 2;
   if (!graph_ && options_.replay == StepReplay::automatic && computed_ >= steps_before_recording &&
-      replicas_.recordable()) {
+      all_.recordable()) {
     graph_ = worker_.engine.device().capture([this] { compute(); });
     if (!graph_) options_.replay = StepReplay::off;
   }
@@ -187,24 +210,29 @@ StepResult TrainingStep::run(std::int64_t step, std::int64_t first_sample, doubl
   return finish();
 }
 
-std::string TrainingStep::find_nonfinite(const StepResult& result) const {
+std::string TrainingStep::find_nonfinite(const StepResult& result) {
   ExecContext& exec = worker_.engine.exec();
+  const auto& parameters = built_.store.all();
+  const auto count = static_cast<std::int64_t>(parameters.size());
   std::vector<float> values;
-  const auto first = [&](auto&& tensor_of) -> const Parameter* {
-    for (const Parameter* parameter : built_.store.all()) {
-      const View view = tensor_of(*parameter).view();
-      values.resize(static_cast<std::size_t>(view.numel()));
-      exec.kernels().transfer.download(exec, view, MutView(values.data(), view.shape, DType::f32));
-      if (!std::ranges::all_of(values, [](float x) { return std::isfinite(x); })) return parameter;
-    }
-    return nullptr;
+  const auto finite = [&](const Tensor& tensor) {
+    values.resize(static_cast<std::size_t>(tensor.numel()));
+    exec.kernels().transfer.download(exec, tensor.view(), MutView(values.data(), tensor.shape(), DType::f32));
+    return std::ranges::all_of(values, [](float x) { return std::isfinite(x); });
   };
+  // Values by their parameter's number, gradients behind them; each rank looks at its shards.
+  std::int64_t found = 2 * count;
+  for (std::int64_t i = count; i-- > 0;) {
+    const Parameter& parameter = *parameters[static_cast<std::size_t>(i)];
+    if (!finite(parameter.value())) found = i;
+    if (found >= count && !finite(parameter.grad())) found = count + i;
+  }
+  worker_.mesh.comm({Axis::pp, Axis::tp}).all_reduce(MutView(&found, {1}, DType::i64), {.op = ReduceOp::min}).wait();
   const bool loss_finite = std::isfinite(result.loss);
-  if (const Parameter* parameter = first([](const Parameter& p) { return p.value(); }))
-    return fmt::format("the parameter {}", parameter->name());
-  if (const Parameter* parameter = first([](const Parameter& p) { return p.grad(); }))
-    return fmt::format("{}the gradient of {}", loss_finite ? "" : "the loss with ", parameter->name());
-  return loss_finite ? "the norm of the gradients" : "the loss";
+  if (found == 2 * count) return loss_finite ? "the norm of the gradients" : "the loss";
+  const std::string& name = parameters[static_cast<std::size_t>(found % count)]->name();
+  if (found < count) return fmt::format("the parameter {}", name);
+  return fmt::format("{}the gradient of {}", loss_finite ? "" : "the loss with ", name);
 }
 
 }  // namespace weft

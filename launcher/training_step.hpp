@@ -25,6 +25,7 @@ struct StepOptions {
   std::uint64_t seed = 0;
   float clip = 0;
   DType compute = DType::f32;
+  ShardingOptions sharding;  ///< as the model was built with
   BucketOptions buckets;
   StepReplay replay = StepReplay::automatic;
 };
@@ -78,8 +79,8 @@ class TrainingStep {
 
   /// What made the last finished step be skipped, if no other was started since: the first parameter, in the model's
   /// order, whose value is not finite, else the first whose gradient is not (with the loss, if that is not either), else
-  /// the loss or the gradients' norm.
-  std::string find_nonfinite(const StepResult& result) const;
+  /// the loss or the gradients' norm. Collective.
+  std::string find_nonfinite(const StepResult& result);
 
  private:
   /// What the host reads of a step, and when it is there.
@@ -94,6 +95,7 @@ class TrainingStep {
   void compute();
   void compute_or_replay();
   void forward_backward(std::int64_t first, std::int64_t count, MicroBatch kind);
+  void sum_squares();
   void read_back(std::int64_t step);
   std::int64_t local() const;
 
@@ -102,8 +104,11 @@ class TrainingStep {
   Optimizer& optimizer_;
   const Sampler& sampler_;
   StepOptions options_;
-  Communicator& replicas_;
+  Communicator& replicas_;  ///< of this rank's shards: dp and sp
+  Communicator& all_;
   GradBuckets buckets_;
+  std::vector<Range> counted_;
+  TokenMap tokens_;  ///< of this rank in each sequence
   Tape tape_;
   Batch batch_;                        ///< the sampler's, for the step that comes
   std::int64_t prepared_sample_ = -1;  ///< the first of batch_; -1: none

@@ -15,6 +15,12 @@ double out_deviation(const LmConfig& config) {
   return init_deviation / std::sqrt(2.0 * static_cast<double>(config.layers));
 }
 
+Range held_units(const BuildContext& build, const LmConfig& config) {
+  const int ranks = build.mesh.size(Axis::tp);
+  if (config.d_ff < ranks) fail_user("--tp: {} ranks for --d-ff {}; that or less would be right", ranks, config.d_ff);
+  return share_of(config.d_ff, ranks, build.mesh.coordinate(Axis::tp));
+}
+
 NormKind norm_kind(const LmConfig& config) { return config.norm == NormStyle::layer ? NormKind::layer : NormKind::rms; }
 
 MixerOptions mixer_options(const LmConfig& config, std::int64_t layer) {
@@ -34,12 +40,33 @@ MixerOptions mixer_options(const LmConfig& config, std::int64_t layer) {
 
 bool gated(const LmConfig& config) { return config.feed_forward == FeedForwardStyle::swiglu; }
 
+// [gate|up], or up alone.
+std::vector<WeightRows> up_rows(const BuildContext& build, const LmConfig& config) {
+  const Range held = held_units(build, config);
+  if (!gated(config)) return {{held}};
+  return {{held}, {{config.d_ff + held.begin, config.d_ff + held.end}}};
+}
+
+std::unique_ptr<Mixer> make_mixer(const BuildContext& build, const LmConfig& config, std::int64_t layer) {
+  std::unique_ptr<Mixer> mixer = find_mixer(config.mixer).make(build.child("mixer"), mixer_options(config, layer));
+  const auto refuse = [&](Axis axis) {
+    const int ranks = build.mesh.size(axis);
+    if (ranks > 1)
+      fail_user("--{}: found {}; the mixer {} works on whole sequences on one rank, --{} 1 would be right",
+                name_of(axis), ranks, config.mixer, name_of(axis));
+  };
+  if (!mixer->traits().heads_shardable) refuse(Axis::tp);
+  if (!mixer->traits().tokens_shardable) refuse(Axis::sp);
+  return mixer;
+}
+
 }  // namespace
 
 FeedForward::FeedForward(const BuildContext& build, const LmConfig& config, double deviation)
-    : style_(config.feed_forward), up_(build.build.child(gated(config) ? "gate_up" : "up"), config.d_model,
-                                       config.d_ff * (gated(config) ? 2 : 1), {config.bias, init_deviation}),
-      down_(build.build.child("down"), config.d_ff, config.d_model, {config.bias, deviation}) {}
+    : style_(config.feed_forward),
+      up_(build.child(gated(config) ? "gate_up" : "up"), config.d_model, config.d_ff * (gated(config) ? 2 : 1),
+          up_rows(build, config), {config.bias, init_deviation}),
+      down_(build.child("down"), config.d_ff, config.d_model, held_units(build, config), {config.bias, deviation}) {}
 
 Tensor FeedForward::forward(OpContext& cx, const Tensor& x) const {
   if (style_ == FeedForwardStyle::gelu) return down_.forward(cx, up_.forward(cx, x, Epilogue::gelu));
@@ -48,11 +75,12 @@ Tensor FeedForward::forward(OpContext& cx, const Tensor& x) const {
 
 Block::Block(const BuildContext& build, const LmConfig& config, std::int64_t layer) {
   const bool plain = config.block == BlockStyle::plain;
+  const Slice stream = TensorGroup(build).stream_slice({config.d_model});
   const auto norm = [&](std::string_view name) {
-    return nn::Norm(build.build.child(name), norm_kind(config), config.d_model, config.norm_eps);
+    return nn::Norm(build.build.child(name), norm_kind(config), stream, config.norm_eps);
   };
   if (!plain) norm1_.emplace(norm("norm1"));
-  mixer_ = find_mixer(config.mixer).make(build.child("mixer"), mixer_options(config, layer));
+  mixer_ = make_mixer(build, config, layer);
   if (plain) return;
   norm2_.emplace(norm("norm2"));
   feed_forward_.emplace(build.child("ffn"), config, out_deviation(config));
@@ -62,9 +90,10 @@ Block::Block(const BuildContext& build, const LmConfig& config, std::int64_t lay
 
 ResidualStream Block::forward(OpContext& cx, const ResidualStream& in, MixerState* state) const {
   if (!feed_forward_) return {mixer_->forward(cx, {in.x}, state), {}, {}};
-  const ops::Normed first = norm1_->forward(cx, in.x, in.branch, in.dropout);
+  OpContext stream = cx.on_stream();
+  const ops::Normed first = norm1_->forward(stream, in.x, in.branch, in.dropout);
   const Tensor mixed = mixer_->forward(cx, {first.y}, state);
-  const ops::Normed second = norm2_->forward(cx, first.sum, mixed, mixer_dropout_);
+  const ops::Normed second = norm2_->forward(stream, first.sum, mixed, mixer_dropout_);
   return {second.sum, feed_forward_->forward(cx, second.y), feed_forward_dropout_};
 }
 

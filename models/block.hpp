@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "core/nn/layers.hpp"
+#include "parallel/layers/linear.hpp"
 #include "models/config.hpp"
 #include "models/mixers/mixer.hpp"
 
@@ -25,8 +26,8 @@ class FeedForward {
 
  private:
   FeedForwardStyle style_;
-  nn::Linear up_;
-  nn::Linear down_;
+  ColumnLinear up_;
+  RowLinear down_;
 };
 
 class Block {

@@ -7,6 +7,7 @@
 
 #include "core/ops/linear.hpp"
 #include "models/block.hpp"
+#include "parallel/layers/vocabulary.hpp"
 
 namespace weft {
 
@@ -21,13 +22,13 @@ class LanguageModel {
   /// Whether states go on for any number of tokens: neither they nor the positions grow with it.
   bool unbounded() const;
 
-  /// tokens i32 [B, T] → final hidden states [B, T, D] after the last norm.
+  /// tokens i32 [B, T] → final hidden states [B, T, D] after the last norm, whole on each tp rank.
   Tensor hidden(OpContext& cx, const Tensor& tokens, std::vector<MixerState>* states = nullptr) const;
 
   /// This rank's part of the mean loss; see ops::cross_entropy.
   ops::CrossEntropy loss(OpContext& cx, const Tensor& tokens, const ops::LossTargets& targets) const;
 
-  /// Logits [M, V] of hidden states [M, D], in the context's compute dtype; not recorded.
+  /// Logits [M, V] of hidden states [M, D], in the context's compute dtype, on every rank; not recorded.
   Tensor logits(OpContext& cx, const Tensor& hidden) const;
 
   /// One state a layer, for `batch` sequences of at most `capacity` tokens.
@@ -35,11 +36,12 @@ class LanguageModel {
 
  private:
   LmConfig config_;
-  Parameter* tokens_;
+  TensorGroup group_;
+  VocabularyTable tokens_;
   Parameter* positions_ = nullptr;
   std::vector<Block> blocks_;
   std::optional<nn::Norm> norm_;
-  Parameter* head_;
+  std::optional<VocabularyTable> head_;
   int embedding_dropout_site_ = 0;
   int dropout_sites_ = 0;
 };

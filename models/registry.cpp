@@ -14,7 +14,7 @@ namespace weft {
 namespace {
 
 constexpr auto table = std::to_array<MixerEntry>({
-    {.name = "attention", .make = &make_attention, .uses_heads = true},
+    {.name = "attention", .make = &make_attention, .uses_heads = true, .shards = true},
     {"elman", &make_elman, PositionStyle::none},
     {"gru", &make_gru, PositionStyle::none},
     {"lstm", &make_lstm, PositionStyle::none},

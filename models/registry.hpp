@@ -17,6 +17,7 @@ struct MixerEntry {
   /// How positions enter the standard blocks when the mixer is all that --model says: a recurrence knows the order itself.
   PositionStyle positions = PositionStyle::learned;
   bool uses_heads = false;
+  bool shards = false;  ///< over tp by heads and over sp by tokens
 };
 
 std::span<const MixerEntry> mixers();

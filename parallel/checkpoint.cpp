@@ -4,6 +4,7 @@
 #include <charconv>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <unordered_map>
 
 #include "core/io/atomic_file.hpp"
 #include "core/io/checksum.hpp"
@@ -24,6 +25,40 @@ struct Stored {
   MutView data;
 };
 
+/// A box of a stored tensor that this rank holds.
+struct Part {
+  const Stored* tensor;
+  Box box;
+  View data;
+};
+
+std::string join(const Shape& shape) {
+  std::string text;
+  for (const std::int64_t size : shape.sizes()) text += (text.empty() ? "" : ",") + std::to_string(size);
+  return text;
+}
+
+/// A part's name, the same on all ranks that hold it: the tensor's, and where it is not all of that, where it begins and
+/// how large it is.
+std::string key_of(const Part& part) {
+  const Shape& shape = part.tensor->parameter->slice().global_shape;
+  if (part.box.size == shape) return part.tensor->name;
+  return fmt::format("{}@{}+{}", part.tensor->name, join(part.box.begin), join(part.box.size));
+}
+
+std::vector<Part> parts_of(const std::vector<Stored>& tensors) {
+  std::vector<Part> parts;
+  for (const Stored& tensor : tensors) {
+    std::int64_t at = 0;
+    for (const Box& box : tensor.parameter->slice().boxes) {
+      const std::int64_t count = box.size.numel();
+      parts.push_back({&tensor, box, View(tensor.data).slice(at, at + count)});
+      at += count;
+    }
+  }
+  return parts;
+}
+
 std::vector<Stored> stored_tensors(const CheckpointTarget& target) {
   std::vector<Stored> all;
   const auto flat = [](const Tensor& store, const ParameterStore::Place& place) {
@@ -39,44 +74,78 @@ std::vector<Stored> stored_tensors(const CheckpointTarget& target) {
   return all;
 }
 
-// Replicated tensors are dealt to the ranks by size, largest first to the rank with least; every rank computes the same.
-std::vector<int> deal(const std::vector<Stored>& tensors, int ranks) {
-  std::vector<std::size_t> order(tensors.size());
-  for (std::size_t i = 0; i < order.size(); ++i) order[i] = i;
-  std::ranges::stable_sort(order, std::greater{}, [&](std::size_t i) { return tensors[i].data.bytes(); });
+/// Who holds which parts, as all ranks know it.
+struct Holding {
+  std::string key;
+  std::size_t bytes = 0;
+  std::vector<int> ranks;
+};
+
+std::vector<Holding> gather_holdings(Communicator& world, const std::vector<Part>& parts) {
+  json own = json::array();
+  for (const Part& part : parts) own.push_back({key_of(part), part.data.bytes()});
+  std::vector<Holding> all;
+  std::unordered_map<std::string, std::size_t> places;
+  const std::vector<std::string> texts = all_gather_text(world, own.dump());
+  for (std::size_t rank = 0; rank < texts.size(); ++rank)
+    for (const json& part : json::parse(texts[rank])) {
+      const auto key = part.at(0).get<std::string>();
+      const auto [place, made] = places.try_emplace(key, all.size());
+      if (made) all.push_back({key, part.at(1).get<std::size_t>(), {}});
+      all[place->second].ranks.push_back(static_cast<int>(rank));
+    }
+  return all;
+}
+
+// Each part is dealt to one of the ranks that hold it by size, largest first to the rank with least; every rank computes the
+// same.
+std::unordered_map<std::string, int> deal(std::vector<Holding> holdings, int ranks) {
+  std::ranges::stable_sort(holdings, std::greater{}, &Holding::bytes);
   std::vector<std::size_t> load(static_cast<std::size_t>(ranks));
-  std::vector<int> owner(tensors.size());
-  for (const std::size_t i : order) {
-    const auto least = std::ranges::min_element(load);
-    *least += tensors[i].data.bytes();
-    owner[i] = static_cast<int>(least - load.begin());
+  std::unordered_map<std::string, int> owners;
+  for (const Holding& holding : holdings) {
+    const int least =
+        *std::ranges::min_element(holding.ranks, {}, [&](int rank) { return load[static_cast<std::size_t>(rank)]; });
+    load[static_cast<std::size_t>(least)] += holding.bytes;
+    owners[holding.key] = least;
   }
-  return owner;
+  return owners;
 }
 
 struct ShardResult {
   std::string error;
   std::uint64_t bytes = 0;
   std::vector<SafetensorsWritten> written;
+  /// What each written part is, by key.
+  struct Place {
+    std::string tensor;
+    Shape shape;
+    Box box;
+  };
+  std::map<std::string, Place> boxes;
 };
 
 // Piece by piece from the device, whose memory may hold more than the host's.
-SafetensorsSource source_of(ExecContext& exec, const Stored& stored) {
-  const auto fill = [&exec, bytes = View(stored.data)](std::size_t offset, std::span<std::byte> piece) {
+SafetensorsSource source_of(ExecContext& exec, const std::string& key, const Part& part) {
+  const auto fill = [&exec, bytes = part.data](std::size_t offset, std::span<std::byte> piece) {
     const auto size = static_cast<std::int64_t>(piece.size());
     const View from(static_cast<const char*>(bytes.data) + offset, {size}, DType::u8, bytes.device);
     exec.kernels().transfer.download(exec, from, MutView(piece.data(), {size}, DType::u8));
   };
-  return {stored.name, stored.data.dtype, stored.parameter->slice().local_shape(), fill};
+  return {key, part.data.dtype, part.box.size, fill};
 }
 
-ShardResult write_shard(ExecContext& exec, const fs::path& path, const std::vector<Stored>& tensors,
-                        const std::vector<int>& owner, int rank, const FileSystem& files) {
+ShardResult write_shard(ExecContext& exec, const fs::path& path, const std::vector<Part>& parts,
+                        const std::unordered_map<std::string, int>& owners, int rank, const FileSystem& files) {
   ShardResult result;
   try {
     std::vector<SafetensorsSource> sources;
-    for (std::size_t i = 0; i < tensors.size(); ++i)
-      if (owner[i] == rank) sources.push_back(source_of(exec, tensors[i]));
+    for (const Part& part : parts) {
+      const std::string key = key_of(part);
+      if (owners.at(key) != rank) continue;
+      sources.push_back(source_of(exec, key, part));
+      result.boxes[key] = {part.tensor->name, part.tensor->parameter->slice().global_shape, part.box};
+    }
     result.written = write_safetensors(path, sources, {}, files);
     result.bytes = fs::file_size(path);
   } catch (const std::exception& error) {
@@ -85,11 +154,23 @@ ShardResult write_shard(ExecContext& exec, const fs::path& path, const std::vect
   return result;
 }
 
+json to_json(const Shape& shape) { return std::vector<std::int64_t>(shape.sizes().begin(), shape.sizes().end()); }
+
+Shape shape_from(const json& value) { return Shape(value.get<std::vector<std::int64_t>>()); }
+
 std::string encode(const ShardResult& result) {
-  json sums = json::object();
-  for (const SafetensorsWritten& written : result.written) sums[written.name] = checksum_text(written.checksum);
-  return json{{"error", result.error}, {"bytes", result.bytes}, {"checksums", sums}}.dump(
-      -1, ' ', false, json::error_handler_t::replace);
+  json parts = json::array();
+  for (const SafetensorsWritten& written : result.written) {
+    const ShardResult::Place& place = result.boxes.at(written.name);
+    parts.push_back({{"key", written.name},
+                     {"tensor", place.tensor},
+                     {"shape", to_json(place.shape)},
+                     {"begin", to_json(place.box.begin)},
+                     {"size", to_json(place.box.size)},
+                     {"checksum", checksum_text(written.checksum)}});
+  }
+  return json{{"error", result.error}, {"bytes", result.bytes}, {"parts", parts}}.dump(-1, ' ', false,
+                                                                                       json::error_handler_t::replace);
 }
 
 std::string shard_name(int rank, int ranks) { return fmt::format("shard-{:05}-of-{:05}.safetensors", rank, ranks); }
@@ -109,24 +190,30 @@ std::optional<std::int64_t> step_of(const fs::path& folder) {
   return step;
 }
 
-Box whole_box(const Shape& shape) { return Slice::whole(shape).boxes.front(); }
-
-CheckpointIndex make_index(const std::vector<Stored>& tensors, const std::vector<int>& owner,
-                           const std::vector<json>& results, const CheckpointTarget& target) {
+CheckpointIndex make_index(const std::vector<json>& results, const CheckpointTarget& target) {
   CheckpointIndex index;
   const int ranks = static_cast<int>(results.size());
-  for (std::size_t i = 0; i < tensors.size(); ++i) {
-    const Stored& tensor = tensors[i];
-    const Shape& shape = tensor.parameter->slice().global_shape;
-    const auto rank = static_cast<std::size_t>(owner[i]);
-    index.tensors[tensor.name] = {shape,
-                                  {{shard_name(owner[i], ranks), tensor.name, whole_box(shape),
-                                    results[rank].at("checksums").at(tensor.name).get<std::string>()}}};
+  for (int rank = 0; rank < ranks; ++rank) {
+    const json& result = results[static_cast<std::size_t>(rank)];
+    const std::string file = shard_name(rank, ranks);
+    index.files[file] = result.at("bytes").get<std::uint64_t>();
+    for (const json& part : result.at("parts")) {
+      CheckpointTensor& tensor = index.tensors[part.at("tensor").get<std::string>()];
+      tensor.shape = shape_from(part.at("shape"));
+      tensor.pieces.push_back({file,
+                               part.at("key").get<std::string>(),
+                               {shape_from(part.at("begin")), shape_from(part.at("size"))},
+                               part.at("checksum").get<std::string>()});
+    }
   }
-  for (int rank = 0; rank < ranks; ++rank)
-    index.files[shard_name(rank, ranks)] = results[static_cast<std::size_t>(rank)].at("bytes").get<std::uint64_t>();
   for (const auto& [alias, name] : target.parameters.aliases()) index.aliases[alias] = name;
   return index;
+}
+
+bool meet(const Box& a, const Box& b) {
+  for (int dim = 0; dim < a.begin.rank(); ++dim)
+    if (a.begin[dim] + a.size[dim] <= b.begin[dim] || b.begin[dim] + b.size[dim] <= a.begin[dim]) return false;
+  return true;
 }
 
 /// Reads pieces, each verified once.
@@ -160,6 +247,7 @@ void read_tensor(ExecContext& exec, const CheckpointTensor& tensor, const Stored
   std::vector<float> values(static_cast<std::size_t>(slice.numel()));
   std::int64_t copied = 0;
   for (const CheckpointPiece& piece : tensor.pieces) {
+    if (std::ranges::none_of(slice.boxes, [&](const Box& box) { return meet(box, piece.box); })) continue;
     const float* in = reader.read(piece);
     Slice held;
     held.global_shape = tensor.shape;
@@ -222,10 +310,11 @@ std::optional<std::string> save_checkpoint(Communicator& world, const fs::path& 
   }
 
   const std::vector<Stored> tensors = stored_tensors(target);
-  const std::vector<int> owner = deal(tensors, world.size());
+  const std::vector<Part> parts = parts_of(tensors);
+  const std::unordered_map<std::string, int> owners = deal(gather_holdings(world, parts), world.size());
   const fs::path shard = fs::path(started) / shard_name(world.rank(), world.size());
   const std::vector<std::string> texts =
-      all_gather_text(world, encode(write_shard(target.exec, shard, tensors, owner, world.rank(), files)));
+      all_gather_text(world, encode(write_shard(target.exec, shard, parts, owners, world.rank(), files)));
   std::vector<json> results;
   std::string error;
   for (const std::string& text : texts) {
@@ -234,7 +323,7 @@ std::optional<std::string> save_checkpoint(Communicator& world, const fs::path& 
   }
   if (world.rank() == 0 && error.empty()) {
     try {
-      CheckpointIndex index = make_index(tensors, owner, results, target);
+      CheckpointIndex index = make_index(results, target);
       index.state = state;
       index.config = config;
       write_file_atomic(folder->path() / "index.json", encode_index(index), files);

@@ -7,8 +7,6 @@ namespace {
 
 constexpr std::array<std::string_view, axis_count> names = {"pp", "dp", "sp", "tp"};
 
-std::size_t bit(Axis axis) { return std::size_t{1} << static_cast<std::size_t>(axis); }
-
 std::string sizes_text(const std::array<int, axis_count>& sizes) {
   std::string text;
   for (int axis = 0; axis < axis_count; ++axis) {
@@ -110,9 +108,9 @@ int Mesh::size(std::initializer_list<Axis> axes) const {
 }
 
 Communicator& Mesh::comm(std::initializer_list<Axis> axes) {
-  std::size_t mask = 0;
-  for (const Axis axis : axes) mask |= bit(axis);
-  return *groups_[mask];
+  AxisSet set;
+  for (const Axis axis : axes) set.set(static_cast<std::size_t>(axis));
+  return comm(set);
 }
 
 }  // namespace weft

@@ -2,6 +2,7 @@
 // are neighbours in the world, and so share a host where they can.
 #pragma once
 #include <array>
+#include <bitset>
 #include <cstdint>
 #include <initializer_list>
 #include <memory>
@@ -22,6 +23,9 @@ struct MeshSizes {
   int tp = 1;
 };
 
+/// Axes by their numbers.
+using AxisSet = std::bitset<axis_count>;
+
 class Mesh {
  public:
   /// Collective over `world`, which must outlive the mesh: makes all groups in one order on all ranks. Throws UserError
@@ -36,6 +40,7 @@ class Mesh {
   Communicator& comm(Axis axis) { return comm({axis}); }
   /// The ranks that differ along these axes alone, in world order (outer axis slowest, whatever the order of `axes`).
   Communicator& comm(std::initializer_list<Axis> axes);
+  Communicator& comm(AxisSet axes) { return *groups_[axes.to_ulong()]; }
   Communicator& world() { return world_; }
 
  private:

@@ -115,12 +115,34 @@ void backward(ExecContext& exec, View q, View k, View v, View out, View lse, Vie
   });
 }
 
+template <const VecKernels& vec>
+void merge(ExecContext& exec, View part, View part_lse, MutView out, MutView lse) {
+  check_attention_merge(part, part_lse, out, lse);
+  const std::int64_t rows = part.shape[0] * part.shape[1] * part.shape[2];
+  if (part.numel() == 0) return;
+  AttentionMergeArgs args{.elem = elem_of(part),
+                          .tokens = part.shape[1],
+                          .heads = part.shape[2],
+                          .head_dim = part.shape[3],
+                          .part = part.data,
+                          .part_lse = floats(part_lse),
+                          .out = floats(out),
+                          .lse = floats(lse),
+                          .out_strides = {},
+                          .lse_strides = {}};
+  take_strides(out, args.out_strides);
+  take_strides(lse, args.lse_strides);
+  for_ranges(threads_for(exec, rows, static_cast<std::int64_t>(part.bytes() + 2 * out.bytes())), rows, 1,
+             [&](std::int64_t begin, std::int64_t end, int) { vec.attention_merge(args, begin, end); });
+}
+
 }  // namespace
 
 void bind_attention(KernelTable& table, Isa isa) {
   for_isa(isa, [&]<const VecKernels & vec>() {
     table.attention.forward.bind(forward<vec>);
     table.attention.backward.bind(backward<vec>);
+    table.attention.merge.bind(merge<vec>);
   });
 }
 

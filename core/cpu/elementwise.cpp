@@ -130,12 +130,12 @@ std::int64_t row_offset(const View& view, std::int64_t row) {
   return offset;
 }
 
-template <const VecKernels& vec>
-void copy(ExecContext& exec, View x, MutView y) {
+// body(x, y, n) for runs of n elements that are neighbours in both views, shared out over the threads.
+template <class Body>
+void for_runs(ExecContext& exec, View x, MutView y, Body&& body) {
   WEFT_CHECK(x.shape == y.shape, "x is {}, y is {}", to_string(x.shape), to_string(y.shape));
   const std::int64_t count = x.numel();
   if (count == 0) return;
-  const Elem from = elem_of(x), to = elem_of(y);
   const auto source = [&](std::int64_t i) {
     return static_cast<const char*>(x.data) + i * static_cast<std::int64_t>(size_of(x.dtype));
   };
@@ -145,7 +145,7 @@ void copy(ExecContext& exec, View x, MutView y) {
   const auto bytes = static_cast<std::int64_t>(x.bytes() + y.bytes());
   if (x.contiguous() && y.contiguous())
     return for_ranges(threads_for(exec, count, bytes), count, line, [&](std::int64_t begin, std::int64_t end, int) {
-      vec.convert(from, source(begin), to, target(begin), end - begin);
+      body(source(begin), target(begin), end - begin);
     });
   join_dims(x, y);
   const std::int64_t cols = x.cols(), x_step = x.shape.rank() ? x.strides[-1] : 1;
@@ -154,12 +154,27 @@ void copy(ExecContext& exec, View x, MutView y) {
     for (std::int64_t row = begin; row < end; ++row) {
       const std::int64_t at = row_offset(x, row), y_at = row_offset(y, row);
       if (x_step == 1 && y_step == 1) {
-        vec.convert(from, source(at), to, target(y_at), cols);
+        body(source(at), target(y_at), cols);
         continue;
       }
-      for (std::int64_t i = 0; i < cols; ++i)
-        vec.convert(from, source(at + i * x_step), to, target(y_at + i * y_step), 1);
+      for (std::int64_t i = 0; i < cols; ++i) body(source(at + i * x_step), target(y_at + i * y_step), 1);
     }
+  });
+}
+
+template <const VecKernels& vec>
+void copy(ExecContext& exec, View x, MutView y) {
+  const Elem from = elem_of(x), to = elem_of(y);
+  for_runs(exec, x, y,
+           [&](const void* source, void* target, std::int64_t count) { vec.convert(from, source, to, target, count); });
+}
+
+template <const VecKernels& vec>
+void accumulate(ExecContext& exec, View x, MutView y) {
+  const Elem from = elem_of(x);
+  WEFT_CHECK(y.dtype == DType::f32, "sums are {}, expected f32", name_of(y.dtype));
+  for_runs(exec, x, y, [&](const void* source, void* target, std::int64_t count) {
+    vec.accumulate(from, source, static_cast<float*>(target), count);
   });
 }
 
@@ -221,6 +236,7 @@ void bind_elementwise(KernelTable& table, Isa isa) {
     table.elementwise.scaled_add.bind(scaled_add<vec>);
     table.elementwise.scaled_add_backward.bind(scaled_add_backward<vec>);
     table.elementwise.copy.bind(copy<vec>);
+    table.elementwise.accumulate.bind(accumulate<vec>);
     table.elementwise.fill.bind(fill<vec>);
     table.elementwise.dot.bind(dot<vec>);
   });

@@ -6,7 +6,10 @@
 namespace weft::cpu {
 namespace {
 
-void check_tokens(const View& tokens, std::int64_t rows, std::int64_t vocabulary) {
+void check_tokens(const View& tokens, std::int64_t rows, VocabShard shard, std::int64_t held) {
+  const std::int64_t vocabulary = shard.size > 0 ? shard.size : held;
+  WEFT_CHECK(shard.begin >= 0 && shard.begin + held <= vocabulary, "tokens [{}, {}) of a vocabulary of {}", shard.begin,
+             shard.begin + held, vocabulary);
   check_given(tokens, {rows}, DType::i32, "tokens");
   const auto* ids = tokens.as<std::int32_t>();
   for (std::int64_t row = 0; row < rows; ++row)
@@ -15,17 +18,19 @@ void check_tokens(const View& tokens, std::int64_t rows, std::int64_t vocabulary
 }
 
 template <const VecKernels& vec>
-void forward(ExecContext& exec, View tokens, View tokens_table, View positions_table, TokenMap rows,
+void forward(ExecContext& exec, View tokens, View tokens_table, VocabShard shard, View positions_table, TokenMap rows,
              DropoutSpec dropout, MutView y) {
   const std::int64_t count = y.rows(), cols = y.cols();
   if (count == 0) return;
   check_given(y, y.shape, y.dtype, "y");
   check_given(tokens_table, {tokens_table.shape[0], cols}, DType::f32, "tokens_table");
-  check_tokens(tokens.reshaped({tokens.numel()}), count, tokens_table.shape[0]);
+  check_tokens(tokens.reshaped({tokens.numel()}), count, shard, tokens_table.shape[0]);
   check_positions(positions_table, rows, cols);
   EmbeddingForwardArgs args{.elem = elem_of(y),
                             .cols = cols,
                             .tokens = tokens.as<std::int32_t>(),
+                            .vocab_begin = shard.begin,
+                            .vocab_end = shard.begin + tokens_table.shape[0],
                             .token_table = floats(tokens_table),
                             .position_table = floats(positions_table),
                             .dropout = dropout_args(dropout),
@@ -36,19 +41,21 @@ void forward(ExecContext& exec, View tokens, View tokens_table, View positions_t
 }
 
 template <const VecKernels& vec>
-void backward(ExecContext& exec, View dy, View tokens, TokenMap rows, DropoutSpec dropout, MutView dtokens,
-              MutView dpositions) {
+void backward(ExecContext& exec, View dy, View tokens, VocabShard shard, TokenMap rows, DropoutSpec dropout,
+              MutView dtokens, MutView dpositions) {
   const std::int64_t count = dy.rows(), cols = dy.cols();
   if (count == 0) return;
   check_given(dy, dy.shape, dy.dtype, "dy");
   check_given(dtokens, {dtokens.shape[0], cols}, DType::f32, "dtokens");
-  check_tokens(tokens.reshaped({tokens.numel()}), count, dtokens.shape[0]);
+  check_tokens(tokens.reshaped({tokens.numel()}), count, shard, dtokens.shape[0]);
   check_positions(dpositions, rows, cols);
   EmbeddingBackwardArgs args{.elem = elem_of(dy),
                              .rows = count,
                              .cols = cols,
                              .dy = dy.data,
                              .tokens = tokens.as<std::int32_t>(),
+                             .vocab_begin = shard.begin,
+                             .vocab_end = shard.begin + dtokens.shape[0],
                              .dropout = dropout_args(dropout),
                              .dtokens = floats(dtokens),
                              .dpositions = floats(dpositions)};

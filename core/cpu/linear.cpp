@@ -105,11 +105,25 @@ void loss_of_linear(ExecContext& exec, View h, WeightRef w, View targets, View w
 }
 
 template <const MatrixKernels& kernels>
+void logits_of_shard(ExecContext& exec, View h, WeightRef w, View targets, VocabShard shard, MutView logits,
+                     MutView stats) {
+  shard_logits(kernels, exec, h, w, targets, shard, logits, stats);
+}
+
+template <const MatrixKernels& kernels>
+void loss_of_shard(ExecContext& exec, View h, WeightRef w, View targets, View weights, float scale, VocabShard shard,
+                   View stats, Write write, MutView logits, MutView loss, MutView dh, MutView dw) {
+  shard_cross_entropy(kernels, exec, h, w, targets, weights, scale, shard, stats, write, logits, loss, dh, dw);
+}
+
+template <const MatrixKernels& kernels>
 void bind_kernels(LinearKernels& slots) {
   slots.forward.bind(forward<kernels>);
   slots.backward_data.bind(backward_data<kernels>);
   slots.backward_weight.bind(backward_weight<kernels>);
   slots.cross_entropy.bind(loss_of_linear<kernels>);
+  slots.shard_logits.bind(logits_of_shard<kernels>);
+  slots.shard_cross_entropy.bind(loss_of_shard<kernels>);
 }
 
 }  // namespace

@@ -41,6 +41,9 @@ inline void set_rows(DropoutArgs& args, const TokenMap& rows) {
   args.begin[0] = rows.begin[0];
   args.begin[1] = rows.begin[1];
   args.first_length = rows.first_length;
+  args.share_begin = rows.share.begin;
+  args.share_run = rows.share.run;
+  args.share_stride = rows.share.stride;
 }
 
 inline DropoutArgs dropout_args(const DropoutSpec& spec) {

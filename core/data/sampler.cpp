@@ -29,6 +29,31 @@ void shape_batch(Batch& batch, std::int64_t first, std::int64_t count, std::int6
 
 }  // namespace
 
+void keep_tokens(Batch& batch, std::span<const Range> intervals) {
+  std::int64_t kept = 0;
+  for (const Range& interval : intervals) {
+    WEFT_CHECK(0 <= interval.begin && interval.begin <= interval.end && interval.end <= batch.seq,
+               "tokens [{}, {}) of {}", interval.begin, interval.end, batch.seq);
+    kept += interval.size();
+  }
+  if (kept == batch.seq && intervals.size() == 1) return;
+  // A copy of one sequence, since intervals may be moved past each other.
+  const auto keep = [&](auto& values) {
+    std::remove_reference_t<decltype(values)> sequence(static_cast<std::size_t>(kept));
+    for (std::int64_t row = 0; row < batch.count; ++row) {
+      auto to = sequence.begin();
+      for (const Range& interval : intervals)
+        to = std::copy_n(values.begin() + row * batch.seq + interval.begin, interval.size(), to);
+      std::copy(sequence.begin(), sequence.end(), values.begin() + row * kept);
+    }
+    values.resize(static_cast<std::size_t>(batch.count * kept));
+  };
+  keep(batch.tokens);
+  keep(batch.targets);
+  keep(batch.weights);
+  batch.seq = kept;
+}
+
 Sampler::Sampler(TokenSources sources, const SamplerOptions& options)
     : sources_(std::move(sources)), options_(options) {
   WEFT_CHECK(options_.seq > 0 && !sources_.empty());

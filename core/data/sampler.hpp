@@ -2,8 +2,10 @@
 // ranks or the history. The next sample's index is all that a checkpoint needs to keep.
 #pragma once
 #include <cstdint>
+#include <span>
 #include <vector>
 
+#include "core/base/range.hpp"
 #include "core/data/token_source.hpp"
 
 namespace weft {
@@ -42,6 +44,9 @@ struct Batch {
   std::vector<float> weights;         ///< [count, seq]
   std::vector<std::uint8_t> fresh;    ///< [count]; Sample::fresh
 };
+
+/// Keeps of each sequence the tokens in `intervals`, in their order: a rank's part where sequences lie over ranks.
+void keep_tokens(Batch& batch, std::span<const Range> intervals);
 
 class Sampler {
  public:

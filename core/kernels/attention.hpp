@@ -28,6 +28,10 @@ struct AttentionKernels {
   Slot<void(View q, View k, View v, View out, View lse, View dout, AttentionSpec spec, MutView dq, MutView dk,
             MutView dv)>
       backward{"attention.backward"};
+  /// out, lse: attention over some keys; part, part_lse: the same queries' over others. Afterwards out and lse are the
+  /// attention over both. part[B,T,H,hd] and part_lse f32[B,H,T] contiguous; out f32[B,T,H,hd] and lse f32[B,H,T] may be
+  /// strided, the last dim of out contiguous. What saw no key yet has out 0 and lse −inf.
+  Slot<void(View part, View part_lse, MutView out, MutView lse)> merge{"attention.merge"};
 };
 
 /// Forward cost of `pairs` = Σ over sequences and heads of visible (query, key) pairs; backward costs 2.5 times that.

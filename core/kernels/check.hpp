@@ -163,6 +163,15 @@ inline RecurrentSizes check_recurrent(const RecurrentBackward& job) {
   return s;
 }
 
+inline void check_attention_merge(const View& part, const View& part_lse, const View& out, const View& lse) {
+  WEFT_CHECK(part.shape.rank() == 4 && part.contiguous(), "part is {}", to_string(part.shape));
+  const Shape rows{part.shape[0], part.shape[2], part.shape[1]};
+  check_count(part_lse, rows.numel(), "part_lse");
+  check_attention_operand(out, part.shape, DType::f32, "out");
+  WEFT_CHECK(lse.shape == rows && lse.dtype == DType::f32, "lse is {} {}, expected f32 {}", name_of(lse.dtype),
+             to_string(lse.shape), to_string(rows));
+}
+
 /// Flat f32 storage of equal size; `first` and `second` are the optimizer's, as far as it has them.
 inline void check_optim(const View& grad, const View& value, const View& first, const View& second) {
   check_given(grad, grad.shape, DType::f32, "grad");

@@ -8,6 +8,15 @@
 
 namespace weft {
 
+/// Which rows of a batch are held here: all of them, or `run` rows of every `stride`, from row `begin` on.
+struct RowShare {
+  std::int64_t begin = 0, run = 0, stride = 0;  ///< run 0: all rows
+
+  constexpr std::int64_t row(std::int64_t local) const {
+    return run == 0 ? local : local / run * stride + begin + local % run;
+  }
+};
+
 /// Where local token rows stand in the global batch. Local row r is token r mod seq_local of sequence r / seq_local; a
 /// rank holds one or two intervals of each sequence (two under balanced ring attention).
 struct TokenMap {
@@ -16,11 +25,13 @@ struct TokenMap {
   std::int64_t seq_local = 1;                  ///< tokens of it held here
   std::array<std::int64_t, 2> begin{0, 0};     ///< global position of each interval's first token
   std::int64_t first_length = 1;               ///< tokens in the first interval; the rest are in the second
+  RowShare share = {};                         ///< of those rows; only global_row() reads it
 
   constexpr std::int64_t position(std::int64_t local_token) const {
     return local_token < first_length ? begin[0] + local_token : begin[1] + local_token - first_length;
   }
-  constexpr std::int64_t global_row(std::int64_t row) const {
+  constexpr std::int64_t global_row(std::int64_t local_row) const {
+    const std::int64_t row = share.row(local_row);
     return (first_sequence + row / seq_local) * seq_global + position(row % seq_local);
   }
 };

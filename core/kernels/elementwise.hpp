@@ -21,6 +21,8 @@ struct ElementwiseKernels {
       "scaled_add.backward"};
   /// Copies with conversion between f32 and bf16; strided inputs and outputs of the same shape are allowed.
   Slot<void(View x, MutView y)> copy{"copy"};
+  /// y += x; x f32 or bf16, y f32; strided inputs and outputs of the same shape are allowed.
+  Slot<void(View x, MutView y)> accumulate{"accumulate"};
   /// Sets every element of a contiguous f32, bf16 or f64 view.
   Slot<void(float value, MutView y)> fill{"fill"};
   /// y *= factor over a contiguous f32, bf16 or f64 view.

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <memory>
 
+#include "core/kernels/embedding.hpp"
 #include "core/kernels/slot.hpp"
 
 namespace weft {
@@ -42,6 +43,17 @@ struct LinearKernels {
   Slot<void(View h, WeightRef w, View targets, View weights, float scale, Write write, MutView loss, MutView dh,
             MutView dw)>
       cross_entropy{"linear.cross_entropy"};
+
+  /// The same over a vocabulary of which W [V,D] is a shard, in two steps with the ranks' exchange between them (section 3
+  /// of Shoeybi et al. 2019). First logits f32[M,V] = h·Wᵀ, and stats f32[2,M]: log Σ exp over the shard's logits, and the
+  /// target's logit, 0 where another shard has it.
+  Slot<void(View h, WeightRef w, View targets, VocabShard shard, MutView logits, MutView stats)> shard_logits{
+      "linear.shard_logits"};
+  /// Then from the stats of all n shards, f32[n,2,M], loss[M] as above, and the shard's part of dh, and dw, as above;
+  /// logits are used up.
+  Slot<void(View h, WeightRef w, View targets, View weights, float scale, VocabShard shard, View stats, Write write,
+            MutView logits, MutView loss, MutView dh, MutView dw)>
+      shard_cross_entropy{"linear.shard_cross_entropy"};
 };
 
 /// Cost of `M` rows through a K→N product, one of forward, data gradient or weight gradient.

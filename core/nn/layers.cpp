@@ -11,11 +11,11 @@ Tensor Linear::forward(OpContext& cx, const Tensor& x, Epilogue epilogue) const 
   return ops::linear(cx, x, *weight_, bias_, epilogue);
 }
 
-Norm::Norm(const Builder& build, NormKind kind, std::int64_t width, float eps) {
+Norm::Norm(const Builder& build, NormKind kind, const Slice& slice, float eps) {
   parameters_.kind = kind;
   parameters_.eps = eps;
-  parameters_.gain = &build.param("weight", Slice::whole({width}), Init::ones());
-  if (kind == NormKind::layer) parameters_.bias = &build.param("bias", Slice::whole({width}), Init::zeros());
+  parameters_.gain = &build.param("weight", slice, Init::ones());
+  if (kind == NormKind::layer) parameters_.bias = &build.param("bias", slice, Init::zeros());
 }
 
 ops::Normed Norm::forward(OpContext& cx, const Tensor& x, const Tensor& branch, ops::ResidualDropout dropout) const {

@@ -26,7 +26,10 @@ class Linear {
 /// Layer norm (weight, bias) or RMS norm (weight), with the residual sum before it.
 class Norm {
  public:
-  Norm(const Builder& build, NormKind kind, std::int64_t width, float eps);
+  Norm(const Builder& build, NormKind kind, std::int64_t width, float eps)
+      : Norm(build, kind, Slice::whole({width}), eps) {}
+  /// `slice`: of the gain and the bias.
+  Norm(const Builder& build, NormKind kind, const Slice& slice, float eps);
   ops::Normed forward(OpContext& cx, const Tensor& x, const Tensor& branch, ops::ResidualDropout dropout = {}) const;
 
  private:

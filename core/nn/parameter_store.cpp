@@ -75,9 +75,14 @@ std::int64_t ParameterStore::global_numel() const {
 void ParameterStore::lay_out() {
   places_.clear();
   flat_size_ = 0;
-  for (auto it = order_.rbegin(); it != order_.rend(); ++it) {
-    const std::int64_t count = (*it)->slice().numel();
-    places_.push_back({*it, flat_size_, count});
+  std::vector<Parameter*> ordered(order_.rbegin(), order_.rend());
+  for (auto begin = ordered.begin(); begin != ordered.end();)
+    begin = std::stable_partition(begin, ordered.end(), [placement = (*begin)->slice().placement](const Parameter* p) {
+      return p->slice().placement == placement;
+    });
+  for (Parameter* parameter : ordered) {
+    const std::int64_t count = parameter->slice().numel();
+    places_.push_back({parameter, flat_size_, count});
     flat_size_ += (count + alignment - 1) / alignment * alignment;
   }
 }

@@ -31,8 +31,9 @@ class ParameterStore {
   /// Elements of all logical tensors.
   std::int64_t global_numel() const;
 
-  /// Where each parameter lies in the flat buffers: in reverse construction order, which is about the order in which
-  /// gradients become ready, each at a multiple of 16 elements.
+  /// Where each parameter lies in the flat buffers: those of one placement together, so that their gradients are summed
+  /// together, and among them in reverse construction order, which is about the order in which gradients become ready;
+  /// each at a multiple of 16 elements.
   struct Place {
     Parameter* parameter;
     std::int64_t offset;

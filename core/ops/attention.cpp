@@ -14,18 +14,6 @@ MutView columns(const MutView& rows, std::int64_t batch, std::int64_t seq, std::
   return view;
 }
 
-AttentionSpec make_spec(const OpContext& cx, const HeadLayout& layout, const AttentionOptions& options) {
-  AttentionSpec spec;
-  spec.causal = options.causal;
-  spec.scale = 1.0f / std::sqrt(static_cast<float>(layout.head_dim));
-  spec.heads_global = layout.heads;
-  spec.seq_global = cx.tokens.seq_global;
-  spec.q_begin = spec.k_begin = cx.tokens.begin[0];
-  if (options.dropout > 0 && cx.dropout_keys)
-    spec.dropout = {options.dropout, cx.dropout_keys + options.dropout_site, cx.tokens, 0, 0};
-  return spec;
-}
-
 // Turns query and key heads (and copies value heads when y is another tensor).
 void turn(ExecContext& exec, const Tensor& x, const Tensor& y, const HeadLayout& layout, const TokenMap& tokens,
           float theta, bool inverse) {
@@ -36,6 +24,24 @@ void turn(ExecContext& exec, const Tensor& x, const Tensor& y, const HeadLayout&
 }
 
 }  // namespace
+
+AttentionSpec attention_spec(const OpContext& cx, const HeadLayout& layout, const AttentionOptions& options) {
+  AttentionSpec spec;
+  spec.causal = options.causal;
+  spec.scale = 1.0f / std::sqrt(static_cast<float>(layout.head_dim));
+  spec.head_begin = layout.head_begin;
+  spec.heads_global = layout.heads_global > 0 ? layout.heads_global : layout.heads;
+  spec.seq_global = cx.tokens.seq_global;
+  spec.q_begin = spec.k_begin = cx.tokens.begin[0];
+  if (options.dropout > 0 && cx.dropout_keys)
+    spec.dropout = {options.dropout, cx.dropout_keys + options.dropout_site, cx.tokens, 0, 0};
+  return spec;
+}
+
+std::pair<Cost, Cost> attention_costs(double pairs, std::int64_t head_dim, double bytes) {
+  const Cost forward = attention_cost(pairs, head_dim, bytes);
+  return {forward, {2.5 * forward.flops, 2 * forward.bytes, forward.depth, forward.min_depth}};
+}
 
 Heads<MutView> split_heads(const Tensor& qkv, const HeadLayout& layout) {
   const Shape& shape = qkv.shape();
@@ -88,11 +94,8 @@ Costs costs_of(const Heads<MutView>& heads, bool causal) {
   const double pairs =
       static_cast<double>(shape[0] * shape[2]) * (causal ? length * (length + 1) / 2 : length * length);
   const std::size_t bytes = 2 * (heads.q.bytes() + heads.k.bytes());
-  Costs costs{attention_cost(pairs, shape[3], static_cast<double>(bytes)), {}};
-  costs.backward = costs.forward;
-  costs.backward.flops *= 2.5;
-  costs.backward.bytes *= 2;
-  return costs;
+  const auto [forward, backward] = attention_costs(pairs, shape[3], static_cast<double>(bytes));
+  return {forward, backward};
 }
 
 Tensor joined(const Tensor& out) {
@@ -112,7 +115,7 @@ Tensor attend_cached(OpContext& cx, const Heads<MutView>& heads, const HeadLayou
   };
   cx.kernels().elementwise.copy(cx.exec, heads.k, part(cache.keys, cache.length, end));
   cx.kernels().elementwise.copy(cx.exec, heads.v, part(cache.values, cache.length, end));
-  AttentionSpec spec = make_spec(cx, layout, {});
+  AttentionSpec spec = attention_spec(cx, layout, {});
   spec.q_begin = cache.length;
   spec.k_begin = 0;
   cache.length = end;
@@ -122,7 +125,7 @@ Tensor attend_cached(OpContext& cx, const Heads<MutView>& heads, const HeadLayou
 }  // namespace
 
 Tensor attention(OpContext& cx, const Tensor& qkv, const HeadLayout& layout, const AttentionOptions& options) {
-  const AttentionSpec spec = make_spec(cx, layout, options);
+  const AttentionSpec spec = attention_spec(cx, layout, options);
   const Heads<MutView> heads = split_heads(qkv, layout);
   const Attended attended = attend(cx, heads, spec);
   Tensor y = joined(attended.out);
@@ -139,7 +142,7 @@ Tensor attention(OpContext& cx, const Tensor& qkv, const HeadLayout& layout, con
 
 Tensor attention(OpContext& cx, const Tensor& q, const Tensor& kv, const HeadLayout& layout,
                  const AttentionOptions& options) {
-  const AttentionSpec spec = make_spec(cx, layout, options);
+  const AttentionSpec spec = attention_spec(cx, layout, options);
   const Heads<MutView> heads = split_heads(q, kv, layout);
   const Attended attended = attend(cx, heads, spec);
   Tensor y = joined(attended.out);

@@ -9,6 +9,8 @@ struct HeadLayout {
   std::int64_t heads = 1;
   std::int64_t kv_heads = 1;
   std::int64_t head_dim = 1;
+  std::int64_t head_begin = 0;    ///< of the query heads, in the whole model's
+  std::int64_t heads_global = 0;  ///< query heads of the whole model; 0: these
   std::int64_t width() const { return (heads + 2 * kv_heads) * head_dim; }
 };
 
@@ -24,6 +26,12 @@ struct AttentionOptions {
   float dropout = 0;
   int dropout_site = 0;
 };
+
+/// What the kernels are told of heads, scale, dropout and the tokens' place, for queries and keys of one interval.
+AttentionSpec attention_spec(const OpContext& cx, const HeadLayout& layout, const AttentionOptions& options);
+
+/// Cost of recording attention over `pairs` visible (query, key) pairs: forward, backward.
+std::pair<Cost, Cost> attention_costs(double pairs, std::int64_t head_dim, double bytes);
 
 /// qkv [B, T, (H + 2·Hkv)·hd] → [B, T, H·hd]; scores are scaled by 1/√hd.
 Tensor attention(OpContext& cx, const Tensor& qkv, const HeadLayout& layout, const AttentionOptions& options);

@@ -12,7 +12,15 @@ struct OpContext {
   TokenMap tokens;              ///< where the local token rows stand in the global batch
   /// One key a dropout site, in device memory, drawn from (seed, step, site); null turns dropout off.
   const PhiloxKey* dropout_keys = nullptr;
+  std::int64_t rows = 0;  ///< token rows of the micro-batch here; models set it
+  RowShare stream = {};   ///< which of them the residual stream holds here; models set it
 
+  /// The same for operations on rows of the residual stream.
+  OpContext on_stream() const {
+    OpContext cx = *this;
+    cx.tokens.share = stream;
+    return cx;
+  }
   bool recording() const { return tape != nullptr; }
   const KernelTable& kernels() const { return exec.kernels(); }
   Tensor empty(Shape shape, DType dtype) const {

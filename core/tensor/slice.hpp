@@ -26,6 +26,10 @@ enum class Placement : std::uint8_t {
 struct Box {
   Shape begin;
   Shape size;
+  /// In a tensor sharded over tp, a box that several neighbouring tp ranks hold (key-value heads that are fewer than the
+  /// ranks): how many, of which each holds a part of the gradient sum, and this rank's place among them.
+  int copies = 1;
+  int copy = 0;
 };
 
 struct Slice {

@@ -23,7 +23,7 @@ Dataset open_eval_data(const Options& options, const Options& trained) {
 
 ExitStatus eval_checkpoint(const Options& options, MpiRuntime& mpi, CommLog& log) {
   Session session(options, mpi, log);
-  const SavedModel saved = load_saved_model(session, options.sample.checkpoint);
+  const SavedModel saved = load_saved_model(session, options.sample.checkpoint, options.layout);
   const Dataset data = open_eval_data(options, saved.trained);
   if (data.valid.empty()) fail_user("--valid-fraction: found 0, so there is no validation data; give --valid FILE");
   const std::int64_t vocab = saved.built->model->config().vocab;
@@ -32,12 +32,17 @@ ExitStatus eval_checkpoint(const Options& options, MpiRuntime& mpi, CommLog& log
   const std::int64_t seq = options.given("seq") ? options.train.seq : saved.trained.train.seq;
   const LmConfig& config = saved.built->model->config();
   if (config.positions == PositionStyle::learned && seq > config.max_seq)
-    fail_user("--seq: found {}, the model has learned positions for {}; that or less would be right", seq, config.max_seq);
+    fail_user("--seq: found {}, the model has learned positions for {}; that or less would be right", seq,
+              config.max_seq);
   const EvalWindows windows(data.valid, seq);
   EvaluationOptions how;
   how.micro_batch = options.train.micro_batch;
   how.max_targets = options.train.valid_tokens;
   how.compute = session.compute();
+  how.sharding = saved.sharding;
+  if (seq < session.mesh().size(Axis::sp))
+    fail_user("--sp: found {}; sequences of {} tokens go over that many ranks or fewer", session.mesh().size(Axis::sp),
+              seq);
   const auto result = evaluate(session.worker(), *saved.built->model, windows, how, [] { return stop_signal() != 0; });
   if (!result) return ExitStatus::stopped;
   if (!session.main_rank()) return ExitStatus::done;

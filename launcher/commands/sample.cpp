@@ -19,10 +19,12 @@ TokenizerPtr find_tokenizer(const Options& options, const Options& trained, std:
   const std::filesystem::path beside_data = find_tokenizer_file(dataset_options(trained.data));
   if (!beside_data.empty()) return load_tokenizer(beside_data);
   if (vocab > 256 && open_data(trained.data).vocab_size > 256)
-    fail_user("--tokenizer-file: missing; the model has {} tokens and no tokenizer lies beside its training data", vocab);
+    fail_user("--tokenizer-file: missing; the model has {} tokens and no tokenizer lies beside its training data",
+              vocab);
   return byte_tokenizer();
 }
 
+// On the ranks of one copy of the model, the first of which writes.
 void write_sample(const Options& options, Session& session, const SavedModel& saved) {
   const std::int64_t vocab = saved.built->model->config().vocab;
   const TokenizerPtr tokenizer = find_tokenizer(options, saved.trained, vocab);
@@ -43,20 +45,21 @@ void write_sample(const Options& options, Session& session, const SavedModel& sa
     std::fwrite(text.data(), 1, text.size(), stdout);
     std::fflush(stdout);
   };
-  write(options.sample.prompt);
-  sample_tokens(session.engine(), *saved.built->model, std::move(prompt), how, [&](std::int32_t token) {
-    write(token < tokenizer->vocab_size() ? decoder.push(token) : std::string());
-    return stop_signal() == 0;
-  });
-  write(decoder.finish() + "\n");
+  if (session.main_rank()) write(options.sample.prompt);
+  sample_tokens(session.engine(), session.mesh().comm(Axis::tp), *saved.built->model, std::move(prompt), how,
+                [&](std::int32_t token) {
+                  write(token < tokenizer->vocab_size() ? decoder.push(token) : std::string());
+                  return stop_signal() == 0;
+                });
+  if (session.main_rank()) write(decoder.finish() + "\n");
 }
 
 ExitStatus sample_checkpoint(const Options& options, MpiRuntime& mpi, CommLog& log) {
   Session session(options, mpi, log);
-  const SavedModel saved = load_saved_model(session, options.sample.checkpoint);
+  const SavedModel saved = load_saved_model(session, options.sample.checkpoint, options.layout);
   // A rank that left would end the job in the middle of the first one's text.
   session.log().set_phase("sampling", sampling_allowance);
-  if (session.main_rank()) write_sample(options, session, saved);
+  if (session.mesh().coordinate(Axis::dp) == 0) write_sample(options, session, saved);
   session.world().barrier().wait();
   return ExitStatus::done;
 }

@@ -45,11 +45,13 @@ struct MixerState {
 /// How a mixer can be spread, and what it may see.
 struct MixerTraits {
   bool causal = true;
-  bool heads_shardable = false;  ///< over tp by heads
-  bool unbounded = false;        ///< the state has one size however many tokens it has seen
+  bool heads_shardable = false;   ///< over tp by heads
+  bool tokens_shardable = false;  ///< over sp by tokens
+  bool unbounded = false;         ///< the state has one size however many tokens it has seen
 };
 
-/// x [B, T, d_model]. Positions of the local tokens stand in the operation context's token map.
+/// x: the residual stream, [B, T, d_model], or where the tp ranks share its rows out (OpContext::stream) those of this rank,
+/// which the column-parallel layers gather. Positions of the local tokens stand in the operation context's token map.
 struct MixerInput {
   const Tensor& x;
 };
@@ -58,7 +60,7 @@ class Mixer {
  public:
   virtual ~Mixer() = default;
   virtual MixerTraits traits() const = 0;
-  /// → [B, T, d_model]. With a state, the input continues what the state has seen, and the state moves on.
+  /// → the stream, as x. With a state, the input continues what the state has seen, and the state moves on.
   virtual Tensor forward(OpContext& cx, const MixerInput& input, MixerState* state) const = 0;
   /// An empty state for `batch` sequences of at most `capacity` tokens.
   virtual MixerState make_state(Allocator& memory, std::int64_t batch, std::int64_t capacity, DType dtype) const = 0;

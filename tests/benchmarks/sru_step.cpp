@@ -33,7 +33,7 @@ int main(int count, char** arguments) {
   exec.backend = cpu::make_state();
   CommLog log;
   const auto world = make_self_communicator(log);
-  const Mesh mesh(*world, log, {});
+  Mesh mesh(*world, log, {});
   ParameterStore store;
   MixerOptions options;
   options.d_model = shape[2];

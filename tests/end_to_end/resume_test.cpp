@@ -90,15 +90,32 @@ TEST(SameLayout, TwiceGivesTheSameBits) {
   EXPECT_EQ(first.valid_losses(), second.valid_losses());
 }
 
-class OtherRankCount : public testing::TestWithParam<std::pair<int, int>> {};
+struct Part {
+  int ranks;  ///< 0: alone
+  Words layout = {};
+};
 
-TEST_P(OtherRankCount, TakesTheSameSamplesToTheSameLosses) {
-  const auto [before, after] = GetParam();
+struct Change {
+  std::string name;
+  Part before, after;
+};
+
+std::ostream& operator<<(std::ostream& stream, const Change& row) { return stream << row.name; }
+
+class OtherLayout : public testing::TestWithParam<Change> {};
+
+TEST_P(OtherLayout, TakesTheSameSamplesToTheSameLosses) {
+  const auto& [name, before, after] = GetParam();
+  const auto with = [](const Part& part, const std::string& steps) {
+    Words words = {"--steps", steps};
+    words.insert(words.end(), part.layout.begin(), part.layout.end());
+    return words;
+  };
   const Words exact = {"--dtype", "f32"};
   const Training changed(exact), whole(exact);
-  ASSERT_EQ(whole.run(before, {"--steps", "60"}).status, 0);
-  ASSERT_EQ(changed.run(before, {"--steps", "30"}).status, 0);
-  const Outcome resumed = changed.run(after, {"--steps", "60"});
+  ASSERT_EQ(whole.run(before.ranks, with(before, "60")).status, 0);
+  ASSERT_EQ(changed.run(before.ranks, with(before, "30")).status, 0);
+  const Outcome resumed = changed.run(after.ranks, with(after, "60"));
   ASSERT_EQ(resumed.status, 0) << resumed.err;
   EXPECT_THAT(resumed.err, HasSubstr("resumed at step 30"));
   const auto expected = whole.step_values(), found = changed.step_values();
@@ -109,11 +126,13 @@ TEST_P(OtherRankCount, TakesTheSameSamplesToTheSameLosses) {
   EXPECT_EQ(whole.checkpoint_state(60), changed.checkpoint_state(60));
 }
 
-INSTANTIATE_TEST_SUITE_P(Table, OtherRankCount,
-                         testing::Values(std::pair(2, 1), std::pair(2, 0), std::pair(1, 3), std::pair(0, 4)),
-                         [](const auto& row) {
-                           return std::to_string(row.param.first) + "To" + std::to_string(row.param.second);
-                         });
+INSTANTIATE_TEST_SUITE_P(Table, OtherLayout,
+                         testing::Values(Change{"TwoToOne", {2}, {1}}, Change{"TwoToAlone", {2}, {0}},
+                                         Change{"OneToThree", {1}, {3}}, Change{"AloneToFour", {0}, {4}},
+                                         Change{"HeadsToTokens", {2, {"--tp", "2"}}, {2, {"--sp", "2"}}},
+                                         Change{"TokensToAlone", {3, {"--sp", "3"}}, {0}},
+                                         Change{"SequencesToAllAxes", {2}, {4, {"--sp", "2", "--tp", "2"}}}),
+                         [](const auto& row) { return row.param.name; });
 
 TEST(ResumedInAnotherDtype, IsSaid) {
   const Training run;

@@ -93,6 +93,11 @@ void convert_range(const void* x, void* y, std::int64_t count) {
   for_vectors(0, count, [&](std::int64_t i, auto n) { store_n(to + i, n, load_n(from + i, n)); });
 }
 
+template <class From>
+void accumulate_range(const From* x, float* y, std::int64_t count) {
+  for_vectors(0, count, [&](std::int64_t i, auto n) { store_n(y + i, n, load_n(y + i, n) + load_n(x + i, n)); });
+}
+
 template <class T>
 void dropout_rows(std::int64_t cols, const T* x, const DropoutArgs& args, T* y, std::int64_t begin, std::int64_t end) {
   for (std::int64_t row = begin; row < end; ++row) {
@@ -175,6 +180,11 @@ void convert(Elem from, const void* x, Elem to, void* y, std::int64_t count) {
     to == Elem::f32 ? convert_range<float, float>(x, y, count) : convert_range<float, Half>(x, y, count);
   else
     to == Elem::f32 ? convert_range<Half, float>(x, y, count) : convert_range<Half, Half>(x, y, count);
+}
+
+void accumulate(Elem from, const void* x, float* y, std::int64_t count) {
+  from == Elem::f32 ? accumulate_range(static_cast<const float*>(x), y, count)
+                    : accumulate_range(static_cast<const Half*>(x), y, count);
 }
 
 void fill(Elem elem, float value, void* y, std::int64_t begin, std::int64_t end) {

@@ -8,12 +8,14 @@ namespace {
 template <class T>
 void forward_rows(const EmbeddingForwardArgs& a, std::int64_t begin, std::int64_t end) {
   for (std::int64_t row = begin; row < end; ++row) {
-    const float* token = a.token_table + a.tokens[row] * a.cols;
+    const std::int64_t id = a.tokens[row];
+    const bool held = id >= a.vocab_begin && id < a.vocab_end;
+    const float* token = held ? a.token_table + (id - a.vocab_begin) * a.cols : nullptr;
     const float* position = a.position_table;
     if (position) position += token_position(a.dropout, row % a.dropout.seq_local) * a.cols;
     T* y = static_cast<T*>(a.y) + row * a.cols;
     const auto embedded = [&](std::int64_t i, auto n) {
-      const Vec v = load_n(token + i, n);
+      const Vec v = token ? load_n(token + i, n) : Vec{};
       return position ? v + load_n(position + i, n) : v;
     };
     if (a.dropout.active)
@@ -29,11 +31,14 @@ template <class T>
 void backward_cols(const EmbeddingBackwardArgs& a, std::int64_t begin, std::int64_t end) {
   for (std::int64_t row = 0; row < a.rows; ++row) {
     const T* dy = static_cast<const T*>(a.dy) + row * a.cols;
-    float* dtoken = a.dtokens + a.tokens[row] * a.cols;
+    const std::int64_t id = a.tokens[row];
+    const bool held = id >= a.vocab_begin && id < a.vocab_end;
+    if (!held && !a.dpositions) continue;
+    float* dtoken = held ? a.dtokens + (id - a.vocab_begin) * a.cols : nullptr;
     float* dposition = a.dpositions;
     if (dposition) dposition += token_position(a.dropout, row % a.dropout.seq_local) * a.cols;
     const auto add = [&](std::int64_t i, auto n, Vec d) {
-      store_n(dtoken + i, n, load_n(dtoken + i, n) + d);
+      if (dtoken) store_n(dtoken + i, n, load_n(dtoken + i, n) + d);
       if (dposition) store_n(dposition + i, n, load_n(dposition + i, n) + d);
     };
     if (a.dropout.active)

@@ -20,6 +20,7 @@ void scaled_add(Elem elem, const void* x, const void* a, float alpha, void* y, s
 double scaled_add_backward(Elem elem, const void* a, float alpha, const void* dy, void* da, std::int64_t begin,
                            std::int64_t end);
 void convert(Elem from, const void* x, Elem to, void* y, std::int64_t count);
+void accumulate(Elem from, const void* x, float* y, std::int64_t count);
 void fill(Elem elem, float value, void* y, std::int64_t begin, std::int64_t end);
 void scale(Elem elem, float factor, void* y, std::int64_t begin, std::int64_t end);
 double dot(const float* a, const float* b, std::int64_t begin, std::int64_t end);
@@ -36,6 +37,7 @@ std::size_t attention_backward_scratch(const AttentionArgs& args);
 std::int64_t attention_dq_partial(const AttentionArgs& args);
 void attention_backward(const AttentionArgs& args, const AttentionTask& task);
 void attention_dq(const AttentionArgs& args, std::int64_t pair, const float* partials, std::int64_t parts);
+void attention_merge(const AttentionMergeArgs& args, std::int64_t row_begin, std::int64_t row_end);
 
 void scan_forward(const ScanArgs& args, const ScanTask& task);
 void scan_summary(const ScanArgs& args, const ScanTask& task);

@@ -25,6 +25,7 @@ struct DropoutArgs {
   bool active = false;
   DropoutRule rule;
   std::int64_t first_sequence = 0, seq_global = 1, seq_local = 1, begin[2] = {0, 0}, first_length = 1;
+  std::int64_t share_begin = 0, share_run = 0, share_stride = 0;
   std::int64_t cols_global = 0, col_begin = 0;
 };
 
@@ -63,6 +64,7 @@ struct EmbeddingForwardArgs {
   Elem elem;
   std::int64_t cols;
   const std::int32_t* tokens;
+  std::int64_t vocab_begin, vocab_end;  ///< tokens in the table; others are zeros
   const float* token_table;
   const float* position_table;  ///< may be null
   DropoutArgs dropout;          ///< its row fields are set even without dropout
@@ -74,6 +76,7 @@ struct EmbeddingBackwardArgs {
   std::int64_t rows, cols;
   const void* dy;
   const std::int32_t* tokens;
+  std::int64_t vocab_begin, vocab_end;
   DropoutArgs dropout;
   float* dtokens;
   float* dpositions;  ///< may be null
@@ -125,6 +128,17 @@ struct AttentionArgs {
   float* lse_mut;    ///< may be null
 };
 
+/// AttentionKernels::merge; strides of batch, token and head of `out`, of batch, head and token of `lse`.
+struct AttentionMergeArgs {
+  Elem elem;
+  std::int64_t tokens, heads, head_dim;
+  const void* part;  ///< contiguous
+  const float* part_lse;
+  float* out;
+  float* lse;
+  std::int64_t out_strides[3], lse_strides[3];
+};
+
 /// A share of one attention call: what of (batch, key-value head) `pair` part `part` of `parts` does.
 struct AttentionTask {
   std::int64_t pair, part, parts;
@@ -152,6 +166,8 @@ struct VecKernels {
   double (*scaled_add_backward)(Elem, const void* a, float alpha, const void* dy, void* da, std::int64_t begin,
                                 std::int64_t end);
   void (*convert)(Elem from, const void* x, Elem to, void* y, std::int64_t count);
+  /// y += x.
+  void (*accumulate)(Elem from, const void* x, float* y, std::int64_t count);
   void (*fill)(Elem, float value, void* y, std::int64_t begin, std::int64_t end);
   void (*scale)(Elem, float factor, void* y, std::int64_t begin, std::int64_t end);
   /// Σ a·b, or Σ a if b is null.
@@ -178,6 +194,8 @@ struct VecKernels {
   void (*scan_summary)(const ScanArgs&, const ScanTask&);
   void (*scan_backward)(const ScanArgs&, const ScanTask&);
   void (*scan_backward_summary)(const ScanArgs&, const ScanTask&);
+  /// Rows [row_begin, row_end) of batch × tokens × heads.
+  void (*attention_merge)(const AttentionMergeArgs&, std::int64_t row_begin, std::int64_t row_end);
 
   void (*adam)(const AdamArgs&, std::int64_t begin, std::int64_t end);
   void (*sgd)(const SgdArgs&, std::int64_t begin, std::int64_t end);

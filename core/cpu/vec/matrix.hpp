@@ -68,6 +68,10 @@ struct MatrixKernels {
   /// One row of softmax cross-entropy: returns lse − logits[target] and, if scale is not 0, replaces the logits by
   /// scale·(softmax − onehot(target)).
   float (*loss_row)(float* logits, std::int64_t count, std::int64_t target, float scale);
+  /// log Σ exp(logits).
+  float (*lse_row)(const float* logits, std::int64_t count);
+  /// Replaces the logits by scale·(exp(logits − lse) − onehot(target)); a target outside [0, count) is another shard's.
+  void (*gradient_row)(float* logits, std::int64_t count, float lse, std::int64_t target, float scale);
 };
 
 namespace portable {

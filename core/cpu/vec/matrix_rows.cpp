@@ -68,8 +68,9 @@ void dot_panel(Round round, const float* x, std::int64_t x_stride, std::int64_t 
     dot_panel<Round::none>(x, x_stride, k, bt, bt_stride, args);
 }
 
-float loss_row(float* logits, std::int64_t count, std::int64_t target, float scale) {
-  const float at_target = logits[target];
+namespace {
+
+float highest_of(const float* logits, std::int64_t count) {
   Vec highest[2] = {splat(-__builtin_inff()), splat(-__builtin_inff())};
   std::int64_t i = 0;
   for (; i + 2 * lanes <= count; i += 2 * lanes) {
@@ -80,20 +81,35 @@ float loss_row(float* logits, std::int64_t count, std::int64_t target, float sca
   float top = highest[0][0];
   for (int lane = 1; lane < lanes; ++lane) top = highest[0][lane] > top ? highest[0][lane] : top;
   for (; i < count; ++i) top = logits[i] > top ? logits[i] : top;
+  return top;
+}
 
+// exp(logits − base). Probabilities below 1e-30 are 0: as denormal numbers they would slow down the products that follow.
+WEFT_INLINE Vec exp_from(Vec logits, Vec base) {
+  const Vec power = (logits - base) * splat(1.44269504088896341f);
+  const Vec bounded = power < splat(-100.0f) ? splat(-100.0f) : power;
+  return power < splat(-100.0f) ? Vec{} : exp2(bounded);
+}
+
+/// Σ exp(logits − top); with `keep` the powers take the logits' place.
+template <bool keep, class Logit>
+float sum_of_powers(Logit* logits, std::int64_t count, float top) {
   Vec sums = {};
   for_vectors(0, count, [&](std::int64_t at, auto n) {
-    // Probabilities below 1e-30 are 0: as denormal numbers they would slow down the products that follow.
-    const Vec power = (load_n(logits + at, n) - splat(top)) * splat(1.44269504088896341f);
-    const Vec bounded = power < splat(-100.0f) ? splat(-100.0f) : power;
-    Vec e = exp2(bounded);
-    e = power < splat(-100.0f) ? Vec{} : e;
-    if (scale != 0) store_n(logits + at, n, e);
+    Vec e = exp_from(load_n(logits + at, n), splat(top));
+    if constexpr (keep) store_n(logits + at, n, e);
     if (n < lanes)
       for (int lane = 0; lane < lanes; ++lane) e[lane] = lane < n ? e[lane] : 0;
     sums += e;
   });
-  const float total = sum(sums);
+  return sum(sums);
+}
+
+}  // namespace
+
+float loss_row(float* logits, std::int64_t count, std::int64_t target, float scale) {
+  const float at_target = logits[target], top = highest_of(logits, count);
+  const float total = scale != 0 ? sum_of_powers<true>(logits, count, top) : sum_of_powers<false>(logits, count, top);
   if (scale != 0) {
     const Vec factor = splat(scale / total);
     for_vectors(0, count, [&](std::int64_t at, auto n) { store_n(logits + at, n, load_n(logits + at, n) * factor); });
@@ -103,8 +119,22 @@ float loss_row(float* logits, std::int64_t count, std::int64_t target, float sca
                             static_cast<double>(at_target));
 }
 
+float lse_row(const float* logits, std::int64_t count) {
+  const float top = highest_of(logits, count);
+  const double total = sum_of_powers<false>(logits, count, top);
+  return static_cast<float>(__builtin_log(total) + static_cast<double>(top));
+}
+
+void gradient_row(float* logits, std::int64_t count, float lse, std::int64_t target, float scale) {
+  const Vec factor = splat(scale), base = splat(lse);
+  for_vectors(0, count, [&](std::int64_t at, auto n) {
+    store_n(logits + at, n, exp_from(load_n(logits + at, n), base) * factor);
+  });
+  if (target >= 0 && target < count) logits[target] -= scale;
+}
+
 extern const MatrixKernels matrix_kernels = {
-    tile_rows,  tile_cols,    pack_tile_by_row, pack_tiles_by_col, pack_panel_transposed,
-    pack_panel, tile_product, dot_panel,        loss_row};
+    tile_rows,    tile_cols, pack_tile_by_row, pack_tiles_by_col, pack_panel_transposed, pack_panel,
+    tile_product, dot_panel, loss_row,         lse_row,           gradient_row};
 
 }  // namespace weft::cpu::WEFT_ISA

@@ -89,11 +89,15 @@ inline const float* dropout_factors(const DropoutRule& rule, std::uint64_t index
   return run.factors + skip;
 }
 
-/// weft::TokenMap's position and global_row.
+/// weft::TokenMap's position and global_row, and weft::RowShare's row.
 inline std::int64_t token_position(const DropoutArgs& rows, std::int64_t token) {
   return token < rows.first_length ? rows.begin[0] + token : rows.begin[1] + token - rows.first_length;
 }
-inline std::uint64_t dropout_index(const DropoutArgs& dropout, std::int64_t row, std::int64_t col) {
+inline std::int64_t shared_row(const DropoutArgs& rows, std::int64_t row) {
+  return rows.share_run == 0 ? row : row / rows.share_run * rows.share_stride + rows.share_begin + row % rows.share_run;
+}
+inline std::uint64_t dropout_index(const DropoutArgs& dropout, std::int64_t local_row, std::int64_t col) {
+  const std::int64_t row = shared_row(dropout, local_row);
   const std::int64_t global_row = (dropout.first_sequence + row / dropout.seq_local) * dropout.seq_global +
                                   token_position(dropout, row % dropout.seq_local);
   return static_cast<std::uint64_t>(global_row * dropout.cols_global + dropout.col_begin + col);

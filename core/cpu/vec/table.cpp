@@ -14,6 +14,7 @@ constinit const VecKernels kernels = {
     .scaled_add = scaled_add,
     .scaled_add_backward = scaled_add_backward,
     .convert = convert,
+    .accumulate = accumulate,
     .fill = fill,
     .scale = scale,
     .dot = dot,
@@ -31,6 +32,7 @@ constinit const VecKernels kernels = {
     .scan_summary = scan_summary,
     .scan_backward = scan_backward,
     .scan_backward_summary = scan_backward_summary,
+    .attention_merge = attention_merge,
     .adam = adam,
     .sgd = sgd,
 };

@@ -9,6 +9,7 @@ void bind(KernelTable& table, std::uint64_t abi_hash) {
   bind_elementwise(table);
   bind_embedding(table);
   bind_attention(table);
+  bind_attention_merge(table);
   bind_linear(table);
   bind_optim(table);
   bind_scaled_add(table);

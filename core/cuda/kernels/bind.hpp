@@ -12,6 +12,7 @@ void bind_dropout(KernelTable& table);
 void bind_elementwise(KernelTable& table);
 void bind_embedding(KernelTable& table);
 void bind_attention(KernelTable& table);
+void bind_attention_merge(KernelTable& table);
 void bind_linear(KernelTable& table);
 void bind_optim(KernelTable& table);
 void bind_scaled_add(KernelTable& table);

@@ -216,7 +216,8 @@ WEFT_DEVICE To converted(From value) {
     return from_float<To>(to_float(value));
 }
 
-template <class From, class To, int Width>
+/// y = x, or y += x.
+template <class From, class To, int Width, Write write>
 struct Copy {
   static constexpr int threads = 256;
   const From* x;
@@ -237,13 +238,18 @@ struct Copy {
       to += i * walk.y[walk.rank - 1];
       const auto pack = load_pack<Width>(x + from);
       Pack<To, Width> out;
-      for (int k = 0; k < Width; ++k) out.at[k] = converted<From, To>(pack.at[k]);
+      if constexpr (write == Write::overwrite) {
+        for (int k = 0; k < Width; ++k) out.at[k] = converted<From, To>(pack.at[k]);
+      } else {
+        out = load_pack<Width>(y + to);
+        for (int k = 0; k < Width; ++k) out.at[k] += to_float(pack.at[k]);
+      }
       store_pack(y + to, out);
     });
   }
 };
 
-template <int Width, class From, class To>
+template <Write write, int Width, class From, class To>
 void copy_packs(ExecContext& exec, const From* x, To* y, Walk walk) {
   std::int64_t count = 1;
   if constexpr (Width > 1) {
@@ -251,21 +257,22 @@ void copy_packs(ExecContext& exec, const From* x, To* y, Walk walk) {
     walk.x[0] = walk.y[0] = Width;
   }
   for (int dim = 0; dim < walk.rank; ++dim) count *= walk.size[dim];
-  launch(exec, blocks_for<Copy<From, To, Width>>(count), Copy<From, To, Width>{x, y, count, walk});
+  using Kernel = Copy<From, To, Width, write>;
+  launch(exec, blocks_for<Kernel>(count), Kernel{x, y, count, walk});
 }
 
-template <class From, class To>
+template <Write write, class From, class To>
 void copy_elements(ExecContext& exec, const From* x, To* y, Walk walk) {
   constexpr int width = std::max(pack_width<From>, pack_width<To>);
   bool packed = walk.x[0] == 1 && walk.y[0] == 1;
   for (int dim = 1; dim < walk.rank; ++dim) packed = packed && walk.x[dim] % width == 0 && walk.y[dim] % width == 0;
   packed = packed && can_pack<width>(x, 0, 0) && can_pack<width>(y, 0, 0);
   const std::int64_t whole = walk.size[0] / width * width;
-  if (!packed || (walk.rank > 1 && whole != walk.size[0])) return copy_packs<1>(exec, x, y, walk);
+  if (!packed || (walk.rank > 1 && whole != walk.size[0])) return copy_packs<write, 1>(exec, x, y, walk);
   const Walk rest{1, {walk.size[0] - whole}, {1}, {1}};
   walk.size[0] = whole;
-  copy_packs<width>(exec, x, y, walk);
-  copy_packs<1>(exec, x + whole, y + whole, rest);
+  copy_packs<write, width>(exec, x, y, walk);
+  copy_packs<write, 1>(exec, x + whole, y + whole, rest);
 }
 
 void copy(ExecContext& exec, View x, MutView y) {
@@ -273,8 +280,15 @@ void copy(ExecContext& exec, View x, MutView y) {
   if (x.numel() == 0) return;
   const Walk walk = walk_of(x, y);
   dispatch_float(x.dtype, [&]<class From>() {
-    dispatch_float(y.dtype, [&]<class To>() { copy_elements(exec, x.as<From>(), y.as<To>(), walk); });
+    dispatch_float(y.dtype, [&]<class To>() { copy_elements<Write::overwrite>(exec, x.as<From>(), y.as<To>(), walk); });
   });
+}
+
+void accumulate(ExecContext& exec, View x, MutView y) {
+  WEFT_CHECK(x.shape == y.shape, "x is {}, y is {}", to_string(x.shape), to_string(y.shape));
+  if (x.numel() == 0) return;
+  const Walk walk = walk_of(x, y);
+  dispatch_float(x.dtype, [&]<class From>() { copy_elements<Write::add>(exec, x.as<From>(), y.as<float>(), walk); });
 }
 
 template <class T>
@@ -388,6 +402,7 @@ void bind_elementwise(KernelTable& table) {
   table.elementwise.swiglu_backward.bind(swiglu_backward);
   table.elementwise.add.bind(add);
   table.elementwise.copy.bind(copy);
+  table.elementwise.accumulate.bind(accumulate);
   table.elementwise.fill.bind(fill);
   table.elementwise.scale.bind(scale);
   table.elementwise.dot.bind(dot);

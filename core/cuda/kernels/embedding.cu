@@ -23,19 +23,20 @@ struct Forward {
   T* y;
   std::int64_t rows, cols;
 
-  // The host cannot look at tokens, so one that is not in the table gives NaN, which a training step is skipped for.
+  // The host cannot look at tokens, so one that is in no shard's table gives NaN, which a training step is skipped for.
   WEFT_DEVICE void operator()(const Block& block) const {
     const PhiloxKey key = dropout.read_key();
     for_row_packs<Width>(block, rows, cols, [&](std::int64_t row) {
       const std::int64_t id = tokens.id(row);
       const float* token = id < tokens.vocabulary ? token_table + id * cols : nullptr;
+      const float absent = tokens.exists(row) ? 0.0f : NAN;
       const float* position = nullptr;
       if (position_table) position = position_table + dropout.rows.position(row % dropout.rows.seq_local) * cols;
       T* to = y + row * cols;
       const std::uint64_t index = dropout.row_index(row);
-      return [this, key, token, position, to, index](std::int64_t col) {
+      return [this, key, token, absent, position, to, index](std::int64_t col) {
         Pack<float, Width> sum;
-        for (int k = 0; k < Width; ++k) sum.at[k] = NAN;
+        for (int k = 0; k < Width; ++k) sum.at[k] = absent;
         if (token) sum = load_pack<Width>(token + col);
         if (position) {
           const auto added = load_pack<Width>(position + col);
@@ -268,9 +269,12 @@ struct Rotate {
   }
 };
 
-TokenIds token_ids(const View& tokens, std::int64_t rows, std::int64_t vocabulary) {
+TokenIds token_ids(const View& tokens, std::int64_t rows, const VocabShard& shard, std::int64_t held) {
   check_given(tokens.reshaped({tokens.numel()}), {rows}, DType::i32, "tokens");
-  return {tokens.as<std::int32_t>(), vocabulary};
+  const std::int64_t size = shard.size > 0 ? shard.size : held;
+  WEFT_CHECK(shard.begin >= 0 && shard.begin + held <= size, "tokens [{}, {}) of a vocabulary of {}", shard.begin,
+             shard.begin + held, size);
+  return {tokens.as<std::int32_t>(), held, shard.begin, size};
 }
 
 DropoutRule dropout_at(const DropoutSpec& spec, const TokenMap& rows) {
@@ -279,13 +283,13 @@ DropoutRule dropout_at(const DropoutSpec& spec, const TokenMap& rows) {
   return dropout;
 }
 
-void forward(ExecContext& exec, View tokens, View tokens_table, View positions_table, TokenMap rows,
+void forward(ExecContext& exec, View tokens, View tokens_table, VocabShard shard, View positions_table, TokenMap rows,
              DropoutSpec dropout, MutView y) {
   const std::int64_t count = y.rows(), cols = y.cols();
   if (count == 0) return;
   check_given(y, y.shape, y.dtype, "y");
   check_given(tokens_table, {tokens_table.shape[0], cols}, DType::f32, "tokens_table");
-  const TokenIds ids = token_ids(tokens, count, tokens_table.shape[0]);
+  const TokenIds ids = token_ids(tokens, count, shard, tokens_table.shape[0]);
   check_positions(positions_table, rows, cols);
   dispatch_float(y.dtype, [&]<class T>() {
     const auto start = [&]<int Width>() {
@@ -300,13 +304,13 @@ void forward(ExecContext& exec, View tokens, View tokens_table, View positions_t
   });
 }
 
-void backward(ExecContext& exec, View dy, View tokens, TokenMap rows, DropoutSpec dropout, MutView dtokens,
-              MutView dpositions) {
+void backward(ExecContext& exec, View dy, View tokens, VocabShard shard, TokenMap rows, DropoutSpec dropout,
+              MutView dtokens, MutView dpositions) {
   const std::int64_t count = dy.rows(), cols = dy.cols();
   if (count == 0) return;
   check_given(dy, dy.shape, dy.dtype, "dy");
   check_given(dtokens, {dtokens.shape[0], cols}, DType::f32, "dtokens");
-  const TokenIds ids = token_ids(tokens, count, dtokens.shape[0]);
+  const TokenIds ids = token_ids(tokens, count, shard, dtokens.shape[0]);
   check_positions(dpositions, rows, cols);
   const auto order_bytes = row_order_bytes(count);
   const auto partial_bytes = static_cast<std::size_t>(ceil_div(count, TokenChunks::length) * cols) * sizeof(float);

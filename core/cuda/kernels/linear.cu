@@ -274,6 +274,8 @@ void bind_linear(KernelTable& table) {
   table.linear.backward_data.bind(backward_data);
   table.linear.backward_weight.bind(backward_weight);
   table.linear.cross_entropy.bind(cross_entropy);
+  table.linear.shard_logits.bind(shard_logits);
+  table.linear.shard_cross_entropy.bind(shard_cross_entropy);
 }
 
 }  // namespace weft::cuda

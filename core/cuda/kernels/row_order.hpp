@@ -11,13 +11,16 @@ namespace weft::cuda {
 /// The tokens of rows.
 struct TokenIds {
   const std::int32_t* tokens;
-  std::int64_t vocabulary;
+  std::int64_t vocabulary;   ///< tokens of the table, from `begin` on
+  std::int64_t begin, size;  ///< size: of all shards' tables together
 
-  /// In [0, vocabulary); `vocabulary` for a token that is not in there.
+  /// A row of the table, in [0, vocabulary); `vocabulary` for a token that is not in there.
   WEFT_DEVICE std::int64_t id(std::int64_t row) const {
-    const std::int64_t token = tokens[row];
+    const std::int64_t token = tokens[row] - begin;
     return token >= 0 && token < vocabulary ? token : vocabulary;
   }
+  /// Whether some shard has it.
+  WEFT_DEVICE bool exists(std::int64_t row) const { return tokens[row] >= 0 && tokens[row] < size; }
 };
 
 namespace order {

@@ -1,20 +1,22 @@
-// Ranks whose reductions can be broken on purpose, to show that a comparison would notice.
+// Ranks whose collectives can be broken on purpose, to show that a comparison would notice.
 #pragma once
+#include <functional>
 #include <memory>
 
 #include "parallel/comm/communicator.hpp"
 
 namespace weft::test {
 
-enum class Break : std::uint8_t {
-  nothing,
-  skip_gradients,    ///< f32 sums are left as each rank's own
-  scale_gradients,   ///< f32 sums come out twice as large
-  skip_denominator,  ///< f64 sums of one element
-  skip_loss,         ///< f64 sums of more
+/// What happens to a collective: each rank keeps its own part where nothing is `exchanged`, and the result is multiplied.
+struct Break {
+  bool exchanged = true;
+  float factor = 1;
 };
 
-/// Works through `inner`, which must outlive it; every collective is done when it has started.
-std::unique_ptr<Communicator> make_breakable(Communicator& inner, CommLog& log, Break what);
+/// What to do to a collective of a group of that name.
+using BreakRule = std::function<Break(const std::string& group, const Collective& what)>;
+
+/// Works through `inner`, which must outlive it, and through groups made of it.
+std::unique_ptr<Communicator> make_breakable(Communicator& inner, CommLog& log, BreakRule rule);
 
 }  // namespace weft::test

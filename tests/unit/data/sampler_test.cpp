@@ -178,6 +178,23 @@ TEST(EvalWindows, EveryTargetCountsExactlyOnceWhateverTheWindowAndTheBatch) {
   }
 }
 
+TEST(KeepTokens, LeavesEachSequencesIntervalsInTheirOrder) {
+  Batch batch;
+  batch.count = 2;
+  batch.seq = 5;
+  batch.tokens = {0, 1, 2, 3, 4, 10, 11, 12, 13, 14};
+  batch.targets = {1, 2, 3, 4, 5, 11, 12, 13, 14, 15};
+  batch.weights = {0, 1, 2, 3, 4, 10, 11, 12, 13, 14};
+  const std::vector<Range> all = {{0, 5}}, parts = {{1, 2}, {3, 5}};
+  keep_tokens(batch, all);
+  EXPECT_EQ(batch.seq, 5);
+  keep_tokens(batch, parts);
+  EXPECT_EQ(batch.seq, 3);
+  EXPECT_EQ(batch.tokens, (std::vector<std::int32_t>{1, 3, 4, 11, 13, 14}));
+  EXPECT_EQ(batch.targets, (std::vector<std::int32_t>{2, 4, 5, 12, 14, 15}));
+  EXPECT_EQ(batch.weights, (std::vector<float>{1, 3, 4, 11, 13, 14}));
+}
+
 TEST(EvalWindows, RefusesDataWithoutATarget) {
   EXPECT_NE(test::user_error([] { EvalWindows(streams({1, 0}), 8); }).find("at least 2 tokens"), std::string::npos);
 }

@@ -129,6 +129,71 @@ OpCase attention_case(const Spec& s) {
   return op;
 }
 
+// Sums over some keys, of which a row may have seen none, take up the same queries' over others. The sums are the tokens from
+// `skip` on of longer ones.
+OpCase merge_case(const std::string& name, std::int64_t batch, std::int64_t tokens, std::int64_t heads,
+                  std::int64_t dim, std::int64_t skip) {
+  const std::int64_t all = tokens + skip;
+  OpCase op;
+  op.name = "attention.merge_" + name;
+  const auto lse_values = [&](std::int64_t count, std::int64_t unseen) {
+    std::vector<double> values(static_cast<std::size_t>(count));
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      values[i] = 4 * uniform(philox_word(philox_key(5, name), i)) - 2;
+      if (static_cast<std::int64_t>(i) % 5 == unseen) values[i] = -INFINITY;
+    }
+    return values;
+  };
+  op.inputs = {{.name = "part", .shape = {batch, tokens, heads, dim}},
+               {.name = "part_lse",
+                .shape = {batch, heads, tokens},
+                .stored = Stored::f32,
+                .values = lse_values(batch * heads * tokens, 1)},
+               {.name = "sum", .shape = {batch, all, heads, dim}, .stored = Stored::f32},
+               {.name = "sum_lse",
+                .shape = {batch, heads, all},
+                .stored = Stored::f32,
+                .values = lse_values(batch * heads * all, 3)}};
+  op.outputs = {{.name = "out",
+                 .shape = {batch, all, heads, dim},
+                 .stored = Stored::f32,
+                 .differentiable = false,
+                 .in_place_of = "sum"},
+                {.name = "lse",
+                 .shape = {batch, heads, all},
+                 .stored = Stored::f32,
+                 .differentiable = false,
+                 .in_place_of = "sum_lse"}};
+  op.oracle = [=](const Values& in, Values& out) {
+    out["out"] = in.at("sum");
+    out["lse"] = in.at("sum_lse");
+    for (std::int64_t b = 0; b < batch; ++b)
+      for (std::int64_t h = 0; h < heads; ++h)
+        for (std::int64_t t = 0; t < tokens; ++t) {
+          double& lse = out["lse"][static_cast<std::size_t>((b * heads + h) * all + skip + t)];
+          const double added = in.at("part_lse")[static_cast<std::size_t>((b * heads + h) * tokens + t)];
+          if (std::isinf(added)) continue;
+          const double total = std::log(std::exp(lse) + std::exp(added));
+          for (std::int64_t d = 0; d < dim; ++d) {
+            double& sum = out["out"][static_cast<std::size_t>(((b * all + skip + t) * heads + h) * dim + d)];
+            sum = sum * std::exp(lse - total) +
+                  in.at("part")[static_cast<std::size_t>(((b * tokens + t) * heads + h) * dim + d)] *
+                      std::exp(added - total);
+          }
+          lse = total;
+        }
+  };
+  op.forward = [=](Run& run) {
+    MutView out = run.out("out"), lse = run.out("lse");
+    out.data = static_cast<float*>(out.data) + skip * heads * dim;
+    out.shape[1] = tokens;
+    lse.data = static_cast<float*>(lse.data) + skip;
+    lse.shape[2] = tokens;
+    run.kernels().attention.merge(run.exec(), run.in("part"), run.in("part_lse"), out, lse);
+  };
+  return op;
+}
+
 }  // namespace
 
 std::vector<OpCase> attention_cases() {
@@ -161,6 +226,9 @@ std::vector<OpCase> attention_cases() {
   };
   std::vector<OpCase> cases;
   for (const Spec& spec : specs) cases.push_back(attention_case(spec));
+  cases.push_back(merge_case("odd", 2, 3, 3, 5, 2));
+  cases.push_back(merge_case("one", 1, 1, 1, 1, 0));
+  cases.push_back(merge_case("wide", 2, 37, 2, 256, 4));
   return cases;
 }
 

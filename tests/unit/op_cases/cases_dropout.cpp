@@ -33,12 +33,15 @@ std::vector<OpCase> dropout_cases() {
   TokenMap two = token_map(6, 20, 2, 1);  // tokens 2 to 5 and 12, 13 of each sequence
   two.first_length = 4;
   two.begin[1] = 12;
+  TokenMap shared = token_map(7, 9, 1);  // the second two of every six rows
+  shared.share = {2, 2, 6};
   TokenMap far = token_map(4, std::int64_t{1} << 33, std::int64_t{1} << 32, 3);  // element indices beyond 32 bits
   return {dropout_case("plain", 6, 33, 0.3f, token_map(6, 6), 33, 0),
           dropout_case("one_element", 1, 1, 0.3f, token_map(1, 1), 1, 0),
           dropout_case("none", 5, 21, 0, token_map(5, 5), 21, 0),
           dropout_case("columns_of_a_shard", 5, 12, 0.3f, token_map(5, 9, 4), 50, 13),
           dropout_case("two_intervals", 12, 20, 0.3f, two, 20, 0),
+          dropout_case("shared_rows", 9, 21, 0.3f, shared, 21, 0),
           dropout_case("far_positions", 8, 40, 0.3f, far, 40, 0),
           dropout_case("large", 96, 700, 0.3f, token_map(32, 32), 700, 0)};
 }

@@ -171,6 +171,32 @@ OpCase fill_case(std::int64_t count, Stored stored = Stored::activation) {
   return op;
 }
 
+// The columns `skip` to `skip` + cols of wider rows, added to the middle columns of a wider sum.
+OpCase accumulate_case(const std::string& name, std::int64_t rows, std::int64_t cols, std::int64_t skip) {
+  const std::int64_t width = cols + 2 * skip;
+  OpCase op;
+  op.name = "accumulate." + name;
+  op.inputs = {{.name = "x", .shape = {rows, width}}, {.name = "sum", .shape = {rows, width}, .stored = Stored::f32}};
+  op.outputs = {
+      {.name = "y", .shape = {rows, width}, .stored = Stored::f32, .differentiable = false, .in_place_of = "sum"}};
+  op.oracle = [=](const Values& in, Values& out) {
+    out["y"] = in.at("sum");
+    for (std::int64_t r = 0; r < rows; ++r)
+      for (std::int64_t c = skip; c < skip + cols; ++c)
+        out["y"][static_cast<std::size_t>(r * width + c)] += in.at("x")[static_cast<std::size_t>(r * width + c)];
+  };
+  op.forward = [=](Run& run) {
+    const auto middle = [&](auto view) {
+      using Byte = std::conditional_t<std::is_const_v<std::remove_pointer_t<decltype(view.data)>>, const char, char>;
+      view.data = static_cast<Byte*>(view.data) + skip * static_cast<std::int64_t>(size_of(view.dtype));
+      view.shape = {rows, cols};
+      return view;
+    };
+    run.kernels().elementwise.accumulate(run.exec(), middle(run.in("x")), middle(run.out("y")));
+  };
+  return op;
+}
+
 OpCase scale_case(const std::string& name, std::int64_t count, Stored stored) {
   OpCase op;
   op.name = "scale." + name;
@@ -230,6 +256,10 @@ std::vector<OpCase> elementwise_cases() {
           strided_copy_case("strided_output", {1, 0, 2}, true),
           strided_copy_case("strided_output_columns", {2, 1, 0}, true),
           sliced_copy_case(),
+          accumulate_case("odd", 3, 19, 0),
+          accumulate_case("columns", 5, 17, 3),
+          accumulate_case("packed_columns", 6, 64, 8),
+          accumulate_case("large", 130, 300, 0),
           fill_case(1),
           fill_case(37),
           fill_case(100000),

@@ -10,18 +10,19 @@ struct Spec {
   std::int64_t sequences, length, cols, vocabulary, positions;  // positions 0: no table
   float p;
   TokenMap map;
+  std::int64_t held_begin = 0, held = 0;  // of a shard; held 0: the table is whole
 };
 
 OpCase embedding_case(const Spec& s) {
-  const std::int64_t rows = s.sequences * s.length;
+  const std::int64_t rows = s.sequences * s.length, held = s.held ? s.held : s.vocabulary;
+  const VocabShard shard = s.held ? VocabShard{s.held_begin, s.vocabulary} : VocabShard{};
   OpCase op;
   op.name = "embedding." + s.name;
   std::vector<double> tokens(static_cast<std::size_t>(rows));
   for (std::size_t i = 0; i < tokens.size(); ++i)
     tokens[i] = static_cast<double>(philox_word(philox_key(3, s.name), i) % static_cast<std::uint64_t>(s.vocabulary));
-  op.inputs = {
-      {.name = "tokens", .shape = {rows}, .stored = Stored::i32, .values = tokens},
-      {.name = "table", .shape = {s.vocabulary, s.cols}, .stored = Stored::f32, .gradient = GradientMode::added}};
+  op.inputs = {{.name = "tokens", .shape = {rows}, .stored = Stored::i32, .values = tokens},
+               {.name = "table", .shape = {held, s.cols}, .stored = Stored::f32, .gradient = GradientMode::added}};
   if (s.positions)
     op.inputs.push_back(
         {.name = "positions", .shape = {s.positions, s.cols}, .stored = Stored::f32, .gradient = GradientMode::added});
@@ -30,8 +31,9 @@ OpCase embedding_case(const Spec& s) {
   op.oracle = [=](const Values& in, Values& out) {
     for (std::int64_t r = 0; r < rows; ++r)
       for (std::int64_t c = 0; c < s.cols; ++c) {
-        const auto token = static_cast<std::int64_t>(in.at("tokens")[static_cast<std::size_t>(r)]);
-        double value = in.at("table")[static_cast<std::size_t>(token * s.cols + c)];
+        const auto token = static_cast<std::int64_t>(in.at("tokens")[static_cast<std::size_t>(r)]) - s.held_begin;
+        double value = 0;
+        if (token >= 0 && token < held) value = in.at("table")[static_cast<std::size_t>(token * s.cols + c)];
         const std::int64_t position = s.map.position(r % s.length);
         if (s.positions) value += in.at("positions")[static_cast<std::size_t>(position * s.cols + c)];
         out["y"][static_cast<std::size_t>(r * s.cols + c)] =
@@ -39,13 +41,14 @@ OpCase embedding_case(const Spec& s) {
       }
   };
   op.forward = [=](Run& run) {
-    run.kernels().embedding.forward(run.exec(), run.in("tokens"), run.in("table"),
+    run.kernels().embedding.forward(run.exec(), run.in("tokens"), run.in("table"), shard,
                                     s.positions ? run.in("positions") : View{}, s.map, run.with_key(dropout),
                                     run.out("y"));
   };
   op.backward = [=](Run& run) {
-    run.kernels().embedding.backward(run.exec(), run.cotangent("y"), run.in("tokens"), s.map, run.with_key(dropout),
-                                     run.gradient("table"), s.positions ? run.gradient("positions") : MutView{});
+    run.kernels().embedding.backward(run.exec(), run.cotangent("y"), run.in("tokens"), shard, s.map,
+                                     run.with_key(dropout), run.gradient("table"),
+                                     s.positions ? run.gradient("positions") : MutView{});
   };
   return op;
 }
@@ -106,6 +109,8 @@ std::vector<OpCase> embedding_cases() {
           embedding_case({"one", 1, 1, 1, 1, 1, 0, token_map(1, 1)}),
           embedding_case({"dropout", 3, 6, 33, 11, 9, 0.3f, token_map(6, 9, 3, 4)}),
           embedding_case({"two_intervals", 2, 6, 70, 5, 20, 0.3f, two}),
+          embedding_case({"shard", 3, 6, 33, 11, 9, 0.3f, token_map(6, 9, 3), 4, 5}),
+          embedding_case({"shard_without_positions", 4, 20, 64, 90, 0, 0, token_map(20, 20), 30, 60}),
           embedding_case({"large", 4, 40, 390, 50, 40, 0.3f, token_map(40, 40)}),
           rotary_case("odd", 2, 5, 3, 10, token_map(5, 9, 2), false, false),
           rotary_case("inverse_in_place", 1, 7, 2, 64, token_map(7, 7), true, true),

@@ -138,6 +138,66 @@ OpCase cross_entropy_case(const std::string& name, std::int64_t m, std::int64_t 
   return op;
 }
 
+// The middle shard of a vocabulary; what the other shards hold stands in the statistics that it is given.
+OpCase shard_cross_entropy_case(const std::string& name, std::int64_t m, std::int64_t d, std::int64_t v,
+                                std::int64_t begin, std::int64_t held, Write write) {
+  OpCase op;
+  op.name = "shard_cross_entropy." + name;
+  const float scale = 0.7f;
+  const auto rows = static_cast<std::size_t>(m);
+  std::vector<double> targets(rows), weights(rows), cotangent(rows), others(2 * rows);
+  for (std::size_t i = 0; i < rows; ++i) {
+    targets[i] = static_cast<double>(philox_word(philox_key(11, name), i) % static_cast<std::uint64_t>(v));
+    weights[i] = i % 4 == 1 ? 0.0 : 0.5 + 0.25 * static_cast<double>(i % 3);
+    if (i % 5 == 2) targets[i] = -1;
+    cotangent[i] = targets[i] < 0 ? 0 : static_cast<double>(scale) * weights[i];
+    others[i] = 0.3 + 0.01 * static_cast<double>(i % 7);
+    const bool here = targets[i] >= static_cast<double>(begin) && targets[i] < static_cast<double>(begin + held);
+    others[rows + i] = here || targets[i] < 0 ? 0 : -0.4;
+  }
+  op.inputs = {{.name = "h", .shape = {m, d}, .gradient = GradientMode::overwritten},
+               {.name = "w",
+                .shape = {held, d},
+                .stored = Stored::f32,
+                .gradient = write == Write::add ? GradientMode::added : GradientMode::overwritten,
+                .scale = 1 / std::sqrt(static_cast<double>(d))},
+               {.name = "targets", .shape = {m}, .stored = Stored::i32, .values = targets},
+               {.name = "weights", .shape = {m}, .stored = Stored::f32, .values = weights},
+               {.name = "others", .shape = {2, m}, .stored = Stored::f32, .values = others}};
+  op.outputs = {{.name = "loss", .shape = {m}, .stored = Stored::f32, .cotangent = cotangent},
+                {.name = "stats", .shape = {2, m}, .stored = Stored::f32, .differentiable = false}};
+  op.oracle = [=](const Values& in, Values& out) {
+    const auto &h = in.at("h"), &w = in.at("w");
+    const auto cols = static_cast<std::size_t>(d);
+    for (std::size_t i = 0; i < rows; ++i) {
+      double sum = 0, at_target = 0;
+      for (std::size_t j = 0; j < static_cast<std::size_t>(held); ++j) {
+        double logit = 0;
+        for (std::size_t c = 0; c < cols; ++c) logit += h[i * cols + c] * w[j * cols + c];
+        sum += std::exp(logit);
+        if (static_cast<std::int64_t>(targets[i]) == begin + static_cast<std::int64_t>(j)) at_target = logit;
+      }
+      out["stats"][i] = std::log(sum);
+      out["stats"][rows + i] = at_target;
+      const bool counts = targets[i] >= 0 && weights[i] != 0;
+      out["loss"][i] = counts ? std::log(sum + std::exp(others[i])) - at_target - others[rows + i] : 0;
+    }
+  };
+  const VocabShard shard{begin, v};
+  const auto run_both = [=](Run& run, MutView dh, MutView dw) {
+    const LinearKernels& linear = run.kernels().linear;
+    const MutView logits = run.saved("logits", {m, held}, DType::f32), all = run.saved("all", {2, 2, m}, DType::f32);
+    linear.shard_logits(run.exec(), run.in("h"), run.weight("w"), run.in("targets"), shard, logits, run.out("stats"));
+    run.kernels().elementwise.copy(run.exec(), run.in("others"), all.slice(0, 1).reshaped({2, m}));
+    run.kernels().elementwise.copy(run.exec(), run.out("stats"), all.slice(1, 2).reshaped({2, m}));
+    linear.shard_cross_entropy(run.exec(), run.in("h"), run.weight("w"), run.in("targets"), run.in("weights"), scale,
+                               shard, all, write, logits, run.out("loss"), dh, dw);
+  };
+  op.forward = [=](Run& run) { run_both(run, {}, {}); };
+  op.backward = [=](Run& run) { run_both(run, run.gradient("h"), run.gradient("w")); };
+  return op;
+}
+
 }  // namespace
 
 std::vector<OpCase> linear_cases() {
@@ -171,7 +231,10 @@ std::vector<OpCase> cross_entropy_cases() {
           cross_entropy_case("large", 150, 32, 300, Write::add, true, 2),
           cross_entropy_case("chunks", 37, 20, 50, Write::overwrite, true, 1, 2000),
           cross_entropy_case("chunks_add_gradients", 37, 20, 50, Write::add, true, 1, 2000),
-          cross_entropy_case("chunks_of_one_row", 5, 12, 33, Write::add, false, 1, 1)};
+          cross_entropy_case("chunks_of_one_row", 5, 12, 33, Write::add, false, 1, 1),
+          shard_cross_entropy_case("odd", 7, 19, 31, 10, 11, Write::overwrite),
+          shard_cross_entropy_case("one", 1, 1, 1, 0, 1, Write::overwrite),
+          shard_cross_entropy_case("large", 150, 32, 400, 200, 130, Write::add)};
 }
 
 }  // namespace weft::test

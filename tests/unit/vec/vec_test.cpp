@@ -124,10 +124,10 @@ TEST_P(VectorKernels, RefusesWhatDoesNotFit) {
   std::vector<float> table(24), dtable(24);
   TokenMap map;
   map.seq_local = map.seq_global = map.first_length = 2;
-  EXPECT_THROW(kernels_.embedding.forward(exec_, View(tokens.data(), {2}, DType::i32), f32(table, {3, 8}), {}, map, {},
-                                          f32(y, {2, 8})),
+  EXPECT_THROW(kernels_.embedding.forward(exec_, View(tokens.data(), {2}, DType::i32), f32(table, {3, 8}), {}, {}, map,
+                                          {}, f32(y, {2, 8})),
                Error);  // token 3 of 3
-  EXPECT_THROW(kernels_.embedding.forward(exec_, View(tokens.data(), {2}, DType::i32), f32(table, {4, 6}),
+  EXPECT_THROW(kernels_.embedding.forward(exec_, View(tokens.data(), {2}, DType::i32), f32(table, {4, 6}), {},
                                           f32(table, {1, 6}), map, {}, f32(y, {2, 6})),
                Error);  // position 1 of 1
 }
