@@ -86,6 +86,16 @@ int slow_but_well(const Job& job) {
   return 0;
 }
 
+/// Ends well: one rank takes longer than three time-outs to come, and goes from phase to phase meanwhile.
+int accumulate(const Job& job) {
+  for (int micro_batch = 0; job.odd() && micro_batch < 7; ++micro_batch) {
+    job.log.set_phase("forward");
+    rest(0.5 * timeout_seconds);
+  }
+  job.all_reduce(1000);
+  return 0;
+}
+
 int die(const Job& job) {
   job.log.open_flight_recorder(job.path + std::to_string(job.mpi.rank()), job.mpi.rank(), "here");
   job.log.set_step(5);
@@ -132,6 +142,7 @@ int run(int argc, char** argv) {
                                                                         {"different-size", different_size},
                                                                         {"different-large-size", different_large_size},
                                                                         {"slow-but-well", slow_but_well},
+                                                                        {"accumulate", accumulate},
                                                                         {"die", die},
                                                                         {"answer-not", answer_not},
                                                                         {"leave-early", leave_early}};

@@ -91,6 +91,12 @@ TEST(FalseAlarm, IsNotRaisedForComputationOrAnAnnouncedPause) {
   EXPECT_THAT(ended.output, Not(AnyOf(HasSubstr("silent"), HasSubstr("missing"))));
 }
 
+TEST(FalseAlarm, IsNotRaisedWhileALateRankGoesFromPhaseToPhase) {
+  const auto ended = run(3, "accumulate", 1);
+  EXPECT_EQ(ended.status, 0) << ended.output;
+  EXPECT_THAT(ended.output, Not(AnyOf(HasSubstr("silent"), HasSubstr("missing"), HasSubstr("not moved"))));
+}
+
 TEST(KilledRank, LeavesAFlightRecord) {
   const auto path = std::filesystem::temp_directory_path() / fmt::format("weft-fault-{}-", ::getpid());
   const auto ended = run(2, "die", 1, path.string());
