@@ -17,10 +17,14 @@ namespace fs = std::filesystem;
 
 constexpr std::size_t piece_bytes = std::size_t{1} << 20;
 
-// Where to cut `text` at about `position`: after the next newline, or, in text without lines, before a character.
+// Where to cut `text` at about `position`, with text on both sides: after the next newline, or, in text without lines,
+// before a blank, or at least before a character.
 std::size_t cut_near(std::string_view text, std::size_t position) {
   const std::size_t newline = text.substr(position).substr(0, piece_bytes).find('\n');
-  if (newline != std::string_view::npos) return position + newline + 1;
+  if (newline != std::string_view::npos && position + newline + 1 < text.size()) return position + newline + 1;
+  const std::size_t begin = position - std::min(position, piece_bytes);
+  const std::size_t blank = text.substr(begin, position - begin).rfind(' ');
+  if (blank != std::string_view::npos && begin + blank > 0) return begin + blank;
   return position - detail::incomplete_utf8_tail(text.substr(0, position));
 }
 

@@ -178,7 +178,8 @@ std::filesystem::path meta_path(const std::filesystem::path& path) {
 
 bool read_meta(const std::filesystem::path& path, TokenFileMeta& meta) {
   const std::filesystem::path side = meta_path(path);
-  if (side == path || !std::filesystem::exists(side)) return false;
+  // train.meta.json is of train.bin, not of a train.txt beside it.
+  if (path.extension() != ".bin" || !std::filesystem::exists(side)) return false;
   const MappedFile map(side);
   const std::string_view text(reinterpret_cast<const char*>(map.bytes().data()), map.bytes().size());
   const nlohmann::json json = nlohmann::json::parse(text, nullptr, false);

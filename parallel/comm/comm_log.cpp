@@ -27,8 +27,10 @@ CommLog::CommLog() { now_.phase_begun = seconds_now(); }
 CommLog::~CommLog() = default;
 
 void CommLog::set_step(std::int64_t step) {
+  const double now = seconds_now();
   const std::lock_guard lock(mutex_);
   now_.step = step;
+  now_.phase_begun = now;
   if (recorder_) recorder_->set_step(step);
 }
 

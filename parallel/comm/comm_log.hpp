@@ -42,7 +42,7 @@ struct ActiveCollective {
 struct Activity {
   std::int64_t step = -1;
   std::string phase = "start";
-  double phase_begun = 0;    ///< seconds_now()
+  double phase_begun = 0;    ///< seconds_now() at the last set_step() or set_phase()
   double phase_allowed = 0;  ///< seconds that others may wait for it without alarm, if more than the time-out
   std::vector<ActiveCollective> active;  ///< oldest first
 };
@@ -56,7 +56,8 @@ class CommLog {
 
   void set_step(std::int64_t step);
   /// A short name ("forward", "checkpoint", …). `allowed_seconds`: how long the phase may keep other ranks waiting when
-  /// that is longer than the watchdog's time-out (saving a checkpoint, sampling).
+  /// that is longer than the watchdog's time-out (saving a checkpoint, sampling). Each call, of the same name
+  /// too, and each set_step() is a sign that the program moves.
   void set_phase(const char* phase, double allowed_seconds = 0);
   Activity activity() const;
 

@@ -223,7 +223,7 @@ std::vector<int> HeartbeatMonitor::missing_from(const Heartbeat& waiting) const 
   return missing;
 }
 
-std::optional<std::string> HeartbeatMonitor::stuck_ranks(double now) const {
+std::optional<std::string> HeartbeatMonitor::stuck_ranks(double now) {
   struct Absence {
     const Heartbeat* waiting;
     double seconds;
@@ -233,23 +233,27 @@ std::optional<std::string> HeartbeatMonitor::stuck_ranks(double now) const {
   std::map<int, Absence> idle, elsewhere;
   // What a rank does now is not known when it has not been heard for a while; if it stays silent, that is the report.
   const auto unknown = [&](const Seen& seen) { return now - seen.heard > timeout_ / 2; };
+  somebody_works_ = false;
   for (const auto& seen : seen_) {
     const double stalled = seen.beat.stalled_seconds + (now - seen.heard);
-    if (!seen.any || !seen.beat.in_collective || stalled <= timeout_ || unknown(seen)) continue;
+    // Whoever has waited for half the time-out may itself be what a longer wait is for.
+    if (!seen.any || !seen.beat.in_collective || stalled <= timeout_ / 2 || unknown(seen)) continue;
     for (const int missing : missing_from(seen.beat)) {
-      if (unknown(seen_[static_cast<std::size_t>(missing)])) continue;
       const auto& [beat, heard, any] = seen_[static_cast<std::size_t>(missing)];
+      if (unknown(seen_[static_cast<std::size_t>(missing)])) continue;
+      const double in_phase = beat.phase_seconds + (now - heard);
+      if (in_phase <= timeout_ || (!beat.in_collective && in_phase < beat.phase_allowed)) {
+        if (!beat.awaited) somebody_works_ = true;
+        continue;
+      }
+      if (stalled <= timeout_) continue;
       if (!beat.in_collective)
         idle.try_emplace(missing, Absence{&seen.beat, stalled});
       else if (beat.stalled_seconds + (now - heard) > timeout_ / 2)
         elsewhere.try_emplace(missing, Absence{&seen.beat, stalled});
     }
   }
-  const auto excused = std::erase_if(idle, [&](const auto& entry) {
-    const auto& [beat, heard, any] = seen_[static_cast<std::size_t>(entry.first)];
-    return beat.phase_seconds + (now - heard) < beat.phase_allowed;
-  });
-  if (idle.empty() && excused > 0) return std::nullopt;
+  if (idle.empty() && somebody_works_) return std::nullopt;
   const auto& causes = idle.empty() ? elsewhere : idle;
   if (causes.empty()) return std::nullopt;
   std::vector<int> ranks;

@@ -12,12 +12,12 @@
 
 namespace weft {
 
-/// What a rank tells the monitors about once a second.
+/// What a rank tells the monitors, by default twice a second.
 struct Heartbeat {
   int rank = 0;
   std::int64_t step = -1;
   std::string phase;
-  double phase_seconds = 0;
+  double phase_seconds = 0;  ///< since the program last entered a phase or a step
   double phase_allowed = 0;
   bool in_collective = false;  ///< the fields below describe the oldest one in flight
   CollectiveKind kind = CollectiveKind::barrier;
@@ -53,10 +53,13 @@ class HeartbeatMonitor {
   HeartbeatMonitor(std::vector<RankPlace> places, double timeout_seconds, double now);
 
   void observe(const Heartbeat& beat, double now);
-  /// A report if a rank is silent, or missing from a collective in which another waits, for longer than the time-out.
+  /// A report if a rank is silent for longer than the time-out, or missing from a collective in which another has
+  /// waited for that long and its own program has not moved to another phase or step for as long.
   /// Call it several times a second: after a pause of its own (this process was stopped, the machine slept) it counts
   /// afresh.
   std::optional<std::string> check(double now);
+  /// At the last check(), ranks waited for one that still works: their waiting has a good reason.
+  bool somebody_works() const { return somebody_works_; }
   /// Seconds since `rank` was last heard.
   double silence(int rank, double now) const;
 
@@ -67,7 +70,7 @@ class HeartbeatMonitor {
     bool any = false;
   };
   std::optional<std::string> silent_ranks(double now) const;
-  std::optional<std::string> stuck_ranks(double now) const;
+  std::optional<std::string> stuck_ranks(double now);
   std::vector<int> missing_from(const Heartbeat& waiting) const;
   std::string place_text(int rank) const;
   std::string doing_text(int rank) const;
@@ -77,6 +80,7 @@ class HeartbeatMonitor {
   std::vector<RankPlace> places_;
   double timeout_;
   double last_check_;
+  bool somebody_works_ = false;
   std::vector<Seen> seen_;
 };
 

@@ -7,6 +7,7 @@
 #include <coroutine>
 #include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <exception>
 #include <memory>
 #include <string>
@@ -120,7 +121,9 @@ class Lane {
   std::vector<ScratchPool::Buffer> scratch_;
 };
 
-/// All messages in flight, so that one call asks MPI about them all.
+/// All messages in flight, so that one call asks MPI about them all. A receive is given to MPI only when its message is
+/// there and its length known: Open MPI writes all of a longer message than was asked for, past the end of the buffer,
+/// before it says MPI_ERR_TRUNCATE.
 class MessageBoard {
  public:
   explicit MessageBoard(MPI_Comm comm) : comm_(comm) {}
@@ -133,7 +136,6 @@ class MessageBoard {
   bool poll();
   /// Forgets the lane's messages; false if some are still on their way, so that their memory must live on.
   bool cancel(const Lane& lane);
-  bool empty() const { return requests_.empty(); }
 
  private:
   struct Posted {
@@ -141,10 +143,30 @@ class MessageBoard {
     int member = 0;
     int bytes = -1;  ///< of a receive
   };
+  struct Awaited {
+    Lane* lane = nullptr;
+    int member = 0;
+    void* data = nullptr;
+    int bytes = 0;
+  };
+  /// Taken out of MPI's queue: nobody else can receive it.
+  struct Arrived {
+    MPI_Message message = MPI_MESSAGE_NULL;
+    int world_rank = 0;
+    int tag = 0;
+    int bytes = 0;
+  };
+  static int source_of(const Awaited& awaited) {
+    return awaited.lane->group().members[static_cast<std::size_t>(awaited.member)];
+  }
+  bool take_arrived();
+  void receive(const Awaited& awaited, Arrived& arrived);
   std::exception_ptr judge(const Posted& posted, MPI_Status& status, int code) const;
   void forget(std::size_t index);
 
   MPI_Comm comm_;
+  std::deque<Awaited> awaited_;  ///< in the order of the calls, as MPI keeps messages of one source and tag in order
+  std::deque<Arrived> arrived_;  ///< for receives that were not called for yet
   std::vector<MPI_Request> requests_;
   std::vector<Posted> posted_;
   std::vector<int> ended_;

@@ -9,6 +9,7 @@ namespace weft {
 namespace {
 
 constexpr int heartbeat_tag = 0;
+constexpr int news_tag = 1;
 constexpr double monitor_tick_seconds = 0.1;
 /// How much longer the second monitor and every other rank wait for the first to report.
 constexpr double second_monitor_grace_seconds = 2;
@@ -28,9 +29,10 @@ MpiHeart::MpiHeart(MPI_Comm comm, CommLog& log, std::vector<RankPlace> places, d
 }
 
 MpiHeart::~MpiHeart() {
-  if (recv_ != MPI_REQUEST_NULL) {
-    MPI_Cancel(&recv_);
-    MPI_Wait(&recv_, MPI_STATUS_IGNORE);
+  for (MPI_Request* request : {&recv_, &news_}) {
+    if (*request == MPI_REQUEST_NULL) continue;
+    MPI_Cancel(request);
+    MPI_Wait(request, MPI_STATUS_IGNORE);
   }
   for (std::size_t monitor = 0; monitor < monitors; ++monitor) {
     int sent = 0;
@@ -51,6 +53,7 @@ std::optional<std::string> MpiHeart::tick(double now) {
     send(make_heartbeat(rank_, log_.activity(), now));
   }
   if (monitor_) receive(now);
+  receive_news(now);
   if (timeout_ <= 0 || reported_) return std::nullopt;
   auto report = judge(now);
   reported_ = report.has_value();
@@ -85,7 +88,9 @@ void MpiHeart::receive(double now) {
       if (!arrived) return;
       int length = 0;
       check_mpi(MPI_Get_count(&status, MPI_BYTE, &length), "MPI_Get_count");
-      monitor_->observe(decode_heartbeat({incoming_.data(), static_cast<std::size_t>(length)}), now);
+      const Heartbeat beat = decode_heartbeat({incoming_.data(), static_cast<std::size_t>(length)});
+      monitor_->observe(beat, now);
+      reassure(beat);
     }
     check_mpi(MPI_Irecv(incoming_.data(), static_cast<int>(incoming_.size()), MPI_BYTE, MPI_ANY_SOURCE, heartbeat_tag,
                         comm_, &recv_),
@@ -93,9 +98,29 @@ void MpiHeart::receive(double now) {
   }
 }
 
+void MpiHeart::reassure(const Heartbeat& beat) {
+  if (!monitor_->somebody_works() || !beat.in_collective || beat.stalled_seconds <= timeout_) return;
+  MPI_Request request = MPI_REQUEST_NULL;
+  check_mpi(MPI_Isend(nullptr, 0, MPI_BYTE, beat.rank, news_tag, comm_, &request), "MPI_Isend");
+  check_mpi(MPI_Request_free(&request), "MPI_Request_free");
+}
+
+void MpiHeart::receive_news(double now) {
+  while (true) {
+    if (news_ != MPI_REQUEST_NULL) {
+      int arrived = 0;
+      check_mpi(MPI_Test(&news_, &arrived, MPI_STATUS_IGNORE), "MPI_Test");
+      if (!arrived) return;
+      last_news_ = now;
+    }
+    check_mpi(MPI_Irecv(nullptr, 0, MPI_BYTE, MPI_ANY_SOURCE, news_tag, comm_, &news_), "MPI_Irecv");
+  }
+}
+
 std::optional<std::string> MpiHeart::judge(double now) {
   if (monitor_) {
     auto report = monitor_->check(now);
+    if (monitor_->somebody_works()) last_news_ = now;
     if (!report) {
       suspected_since_ = 0;
     } else {
@@ -105,7 +130,7 @@ std::optional<std::string> MpiHeart::judge(double now) {
     }
   }
   const Heartbeat own = make_heartbeat(rank_, log_.activity(), now);
-  const bool excused = own.phase_seconds < own.phase_allowed;
+  const bool excused = own.phase_seconds < own.phase_allowed || (last_news_ > 0 && now - last_news_ <= timeout_);
   if (!excused && own.in_collective &&
       own.stalled_seconds > own_report_factor * timeout_ + second_monitor_grace_seconds)
     return fmt::format("rank {}: {} #{} of {} ({} bytes) has not moved for {:.1f} s (step {}, {})", rank_,

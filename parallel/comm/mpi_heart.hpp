@@ -30,6 +30,9 @@ class MpiHeart {
   static constexpr int monitors = 2;
   void send(const Heartbeat& beat);
   void receive(double now);
+  /// Tells a rank that has waited for long that the one it waits for still works.
+  void reassure(const Heartbeat& beat);
+  void receive_news(double now);
   std::optional<std::string> judge(double now);
 
   MPI_Comm comm_;
@@ -45,6 +48,8 @@ class MpiHeart {
   std::array<MPI_Request, monitors> sends_;
   std::array<std::vector<std::byte>, monitors> outgoing_;
   MPI_Request recv_ = MPI_REQUEST_NULL;
+  MPI_Request news_ = MPI_REQUEST_NULL;
+  double last_news_ = 0;  ///< when a monitor last said that somebody works
   std::vector<std::byte> incoming_;
 };
 

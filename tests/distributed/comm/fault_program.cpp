@@ -73,6 +73,23 @@ int different_large_size(const Job& job) {
   return 0;
 }
 
+/// Two megabytes meet sixteen bytes.
+int large_against_small(const Job& job) {
+  job.all_reduce(job.odd() ? 4 : 524288);
+  return 0;
+}
+
+/// The same between a pair, where nobody compares.
+int large_message_against_small(const Job& job) {
+  std::vector<float> x(job.odd() ? 4 : 524288, 1.0f);
+  const MutView view(x.data(), {static_cast<std::int64_t>(x.size())}, DType::f32);
+  if (job.odd())
+    job.mpi.world().recv(view, 1 - job.odd_rank).wait();
+  else
+    job.mpi.world().send(view, job.odd_rank).wait();
+  return 0;
+}
+
 /// Ends well: nobody communicates for longer than the time-out, then one rank keeps the others waiting as it said it
 /// would.
 int slow_but_well(const Job& job) {
@@ -83,6 +100,16 @@ int slow_but_well(const Job& job) {
   job.log.set_phase("checkpoint", 600);
   if (job.odd()) rest(1.5 * timeout_seconds);
   job.all_reduce(10);
+  return 0;
+}
+
+/// Ends well: one rank comes three time-outs late, and goes from phase to phase meanwhile.
+int accumulate(const Job& job) {
+  for (int micro_batch = 0; job.odd() && micro_batch < 6; ++micro_batch) {
+    job.log.set_phase("forward");
+    rest(0.5 * timeout_seconds);
+  }
+  job.all_reduce(1000);
   return 0;
 }
 
@@ -131,7 +158,10 @@ int run(int argc, char** argv) {
                                                                         {"different-operation", different_operation},
                                                                         {"different-size", different_size},
                                                                         {"different-large-size", different_large_size},
+                                                                        {"large-against-small", large_against_small},
+                                                                        {"large-message", large_message_against_small},
                                                                         {"slow-but-well", slow_but_well},
+                                                                        {"accumulate", accumulate},
                                                                         {"die", die},
                                                                         {"answer-not", answer_not},
                                                                         {"leave-early", leave_early}};

@@ -85,10 +85,28 @@ TEST(Mismatch, NamesBothRanksAndTheirCollectives) {
   }
 }
 
+TEST(Mismatch, OfALargeAndASmallSizeWritesNothingPastTheSmall) {
+  for (int round = 0; round < 3; ++round) {
+    const auto ended = run(2, "large-against-small", 0);
+    EXPECT_EQ(ended.status, 3) << ended.output;
+    EXPECT_THAT(ended.output, AnyOf(HasSubstr("rank 0 in all_reduce #1 of 4 f32, rank 1 in all_reduce"),
+                                    HasSubstr("rank 1 in all_reduce #1 of 524288 f32, rank 0 in all_reduce")));
+  }
+  const auto message = run(2, "large-message", 0);
+  EXPECT_EQ(message.status, 3) << message.output;
+  EXPECT_THAT(message.output, HasSubstr("rank 0: rank 1 sent 2097152 bytes where 16 were expected"));
+}
+
 TEST(FalseAlarm, IsNotRaisedForComputationOrAnAnnouncedPause) {
   const auto ended = run(3, "slow-but-well", 1);
   EXPECT_EQ(ended.status, 0) << ended.output;
   EXPECT_THAT(ended.output, Not(AnyOf(HasSubstr("silent"), HasSubstr("missing"))));
+}
+
+TEST(FalseAlarm, IsNotRaisedWhileALateRankGoesFromPhaseToPhase) {
+  const auto ended = run(3, "accumulate", 1);
+  EXPECT_EQ(ended.status, 0) << ended.output;
+  EXPECT_THAT(ended.output, Not(AnyOf(HasSubstr("silent"), HasSubstr("missing"), HasSubstr("not moved"))));
 }
 
 TEST(KilledRank, LeavesAFlightRecord) {

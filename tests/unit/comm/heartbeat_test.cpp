@@ -4,6 +4,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <array>
+
 namespace weft::test {
 namespace {
 
@@ -19,8 +22,9 @@ class Monitor : public testing::Test {
   std::optional<std::string> run(double end, const std::vector<Heartbeat>& beats) {
     for (; now < end; now += 0.1) {
       for (Heartbeat beat : beats) {
-        if (beat.in_collective) beat.stalled_seconds = now;
-        beat.phase_seconds = now;
+        const auto rank = static_cast<std::size_t>(beat.rank);
+        if (beat.in_collective) beat.stalled_seconds = std::max(0.0, now - stalled_begun[rank]);
+        beat.phase_seconds = now - phase_begun[rank];
         monitor.observe(beat, now);
       }
       if (auto report = monitor.check(now)) return report;
@@ -50,6 +54,7 @@ class Monitor : public testing::Test {
   }
 
   double now = 0;
+  std::array<double, 3> phase_begun{}, stalled_begun{};
   HeartbeatMonitor monitor{{{"a", 10}, {"a", 11}, {"b", 12}}, timeout, 0};
 };
 
@@ -103,6 +108,29 @@ TEST_F(Monitor, LetsARankTakeTheTimeThatItsPhaseIsAllowed) {
   const auto late = run(100, {waiting(0, 4), computing(1, "checkpoint", 60), waiting(2, 4)});
   ASSERT_TRUE(late);
   EXPECT_THAT(*late, HasSubstr("it is in step 3, checkpoint"));
+}
+
+TEST_F(Monitor, LetsARankComputeForLongWhileItsPhasesChange) {
+  // Gradient accumulation: rank 1 goes from micro-batch to micro-batch for far longer than the others have to.
+  for (const double until : {9.0, 18.0, 27.0, 36.0, 45.0}) {
+    phase_begun[1] = now;
+    ASSERT_EQ(run(until, {waiting(0, 4), computing(1), waiting(2, 4)}), std::nullopt) << until;
+    EXPECT_EQ(monitor.somebody_works(), now > timeout / 2);
+  }
+  const auto stopped = run(100, {waiting(0, 4), computing(1), waiting(2, 4)});
+  ASSERT_TRUE(stopped);
+  EXPECT_THAT(*stopped, HasSubstr("rank 1 (host a, pid 11) is missing from all_reduce #4 of dp"));
+  EXPECT_NEAR(now, 46, 0.3);
+  EXPECT_FALSE(monitor.somebody_works());
+}
+
+TEST_F(Monitor, DoesNotBlameARankThatWaitsForOneThatComputes) {
+  // Rank 1 comes late to rank 0 because rank 2, which changes its phases, is later still.
+  stalled_begun[1] = 6;
+  for (const double until : {9.0, 14.0, 22.0}) {
+    phase_begun[2] = now;
+    ASSERT_EQ(run(until, {waiting(0, 4, "dp", {0, 1}), waiting(1, 9, "tensor", {1, 2}), computing(2)}), std::nullopt);
+  }
 }
 
 TEST_F(Monitor, IsContentWithRanksThatAllWaitInTheSameCollective) {

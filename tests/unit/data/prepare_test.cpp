@@ -113,6 +113,37 @@ TEST(Prepare, ManyInputsAndASavedTokenizerAndTextWithoutLines) {
   EXPECT_EQ(test::read_text(folder / "again/train.bin"), test::read_text(folder / "new/parent/out/train.bin"));
 }
 
+TEST(Prepare, AFileOfOneLineHasValidationText) {
+  const TempFolder folder;
+  std::string line;
+  for (int word = 0; word < 1000; ++word) line += fmt::format("word{} ", word);
+  write_text(folder / "line.txt", line + "\n");
+  PrepareOptions options;
+  options.inputs = {folder / "line.txt"};
+  options.output = folder / "line";
+  options.training = {.kind = TokenizerKind::words, .vocab_size = 0};
+  const PrepareResult result = prepare(options);
+  EXPECT_NEAR(static_cast<double>(result.valid_bytes) / static_cast<double>(line.size()), 0.1, 0.01);
+}
+
+TEST(Prepare, TextWithoutLinesIsCutBetweenWords) {
+  const TempFolder folder;
+  std::string text;
+  while (text.size() < std::size_t{3} << 20) text += "seven letters ";
+  write_text(folder / "text8", text);
+  PrepareOptions options;
+  options.inputs = {folder / "text8"};
+  options.output = folder / "out";
+  options.training = {.kind = TokenizerKind::words, .vocab_size = 0};
+  const std::int64_t kinds = prepare(options).vocab_size;
+  // No piece of a word becomes a word of its own: more of the text brings no more.
+  write_text(folder / "short", text.substr(0, 1400));
+  options.inputs = {folder / "short"};
+  options.valid_fraction = 0;
+  options.output = folder / "few";
+  EXPECT_EQ(kinds, prepare(options).vocab_size);
+}
+
 TEST(Prepare, BadInputIsRefusedBeforeAnythingIsWritten) {
   const TempFolder folder;
   write_text(folder / "a.txt", lines(0, 50));

@@ -37,6 +37,16 @@ std::vector<std::int32_t> all(const TokenSource& source) {
   return tokens;
 }
 
+TEST(TokenFile, TheSideFileIsOfTheBinAlone) {
+  const TempFolder folder;
+  write_text(folder / "train.bin", raw<std::uint16_t>({1, 2, 3}));
+  write_meta(folder / "train.bin",
+             {.format = TokenFormat::u16, .vocab_size = 9, .tokens = 3, .text_bytes = 5, .tokenizer = ""});
+  write_text(folder / "train.txt", "abcde");
+  EXPECT_EQ(all(*open_tokens(folder / "train.bin", {})), (std::vector<std::int32_t>{1, 2, 3}));
+  EXPECT_EQ(all(*open_tokens(folder / "train.txt", {})), (std::vector<std::int32_t>{'a', 'b', 'c', 'd', 'e'}));
+}
+
 TEST(TokenFile, EachFormatIsRecognisedAndReadBack) {
   const TempFolder folder;
   write_text(folder / "a.txt", std::string("h\xff\0i", 4));
