@@ -3,7 +3,10 @@
 #include <dlfcn.h>
 #include <omp.h>
 
+#include <algorithm>
 #include <filesystem>
+#include <optional>
+#include <sstream>
 #include <vector>
 
 #include "core/cpu/device.hpp"
@@ -28,21 +31,35 @@ int threads_of(const RunOptions& options, const RankEnvironment& rank) {
   return options.threads > 0 ? static_cast<int>(options.threads) : default_threads(rank);
 }
 
-/// Where a Python environment keeps its packages, with NVIDIA's libraries among them.
+/// The Python environment that `python3` on PATH belongs to, active or not.
+std::optional<fs::path> python_environment() {
+  std::istringstream folders(environment("PATH").value_or(""));
+  std::error_code ignored;
+  for (std::string folder; std::getline(folders, folder, ':');)
+    if (fs::exists(fs::path(folder) / "python3", ignored)) return fs::path(folder).parent_path();
+  return std::nullopt;
+}
+
+/// A CUDA toolkit that the environment names, and where a Python environment keeps NVIDIA's packages.
 std::vector<fs::path> library_folders() {
   std::vector<fs::path> folders;
   std::error_code ignored;
   const auto add = [&](const fs::path& root) {
+    std::vector<fs::path> found;
     for (const auto& version : fs::directory_iterator(root / "lib", ignored)) {
       if (!version.path().filename().string().starts_with("python")) continue;
-      for (const auto& package : fs::directory_iterator(version.path() / "site-packages" / "nvidia", ignored))
-        if (fs::is_directory(package.path() / "lib", ignored)) folders.push_back(package.path() / "lib");
+      for (const char* packages : {"site-packages", "dist-packages"})
+        for (const auto& package : fs::directory_iterator(version.path() / packages / "nvidia", ignored))
+          if (fs::is_directory(package.path() / "lib", ignored)) found.push_back(package.path() / "lib");
     }
+    std::ranges::sort(found);  // a directory's own order is none
+    folders.insert(folders.end(), found.begin(), found.end());
   };
-  for (const char* root : {"VIRTUAL_ENV", "CONDA_PREFIX"})
-    if (const auto folder = environment(root)) add(*folder);
   for (const char* root : {"CUDA_HOME", "CUDA_PATH"})
     if (const auto folder = environment(root)) folders.push_back(fs::path(*folder) / "lib64");
+  for (const char* root : {"VIRTUAL_ENV", "CONDA_PREFIX"})
+    if (const auto folder = environment(root)) add(*folder);
+  if (const auto folder = python_environment()) add(*folder);
   return folders;
 }
 
@@ -88,7 +105,9 @@ CudaModule load_cuda_module() {
     }
     return found;
   }
-  found.missing = "this build has no CUDA module (it is built where nvcc is found)";
+  const auto named = environment("WEFT_CUDA_MODULE");
+  found.missing = named ? fmt::format("WEFT_CUDA_MODULE names {}, which does not exist", *named)
+                        : "this build has no CUDA module (it is built where nvcc is found)";
   return found;
 }
 

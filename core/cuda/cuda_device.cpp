@@ -5,6 +5,7 @@
 
 #include "core/cuda/kernels/bind.hpp"
 #include "core/cuda/staging.hpp"
+#include "core/cuda/state.hpp"
 #include "core/cuda/stream.hpp"
 #include "core/kernels/check.hpp"
 #include "core/tensor/caching_allocator.hpp"
@@ -151,13 +152,17 @@ void copy(ExecContext& exec, View from, MutView to) {
 
 class CudaDevice final : public Device {
  public:
-  explicit CudaDevice(const DeviceOptions& options) : index_(options.index), threads_(options.threads) {
+  explicit CudaDevice(const DeviceOptions& options)
+      : index_(options.index), threads_(options.threads), library_folders_(options.library_folders) {
     check(cudaSetDevice(options.index), "cudaSetDevice");
     facts_ = facts_of(options.index);
     memory_ = make_caching_allocator(std::make_unique<DeviceMemory>(options.index), {options.memory_limit});
     pinned_ = make_caching_allocator(std::make_unique<PinnedMemory>());
     bind(kernels_, kernel_abi_hash());
     exec_ = make_queue();
+    for (const CudaState::LibraryUse& use : state_of(*exec_).libraries())
+      facts_.libraries.push_back(
+          fmt::format("{} by {}", use.purpose, use.used ? use.details : "Weft's own kernels: " + use.details));
     try_a_kernel();
   }
 
@@ -170,7 +175,7 @@ class CudaDevice final : public Device {
 
   std::unique_ptr<ExecContext> make_queue() override {
     auto queue = std::make_unique<Queue>(kernels_, *memory_, *pinned_, threads_);
-    queue->backend = make_state();
+    queue->backend = make_state(library_folders_);
     return queue;
   }
 
@@ -216,6 +221,7 @@ class CudaDevice final : public Device {
 
   int index_;
   int threads_;
+  std::vector<std::filesystem::path> library_folders_;
   DeviceFacts facts_;
   std::unique_ptr<CachingAllocator> memory_;
   std::unique_ptr<CachingAllocator> pinned_;

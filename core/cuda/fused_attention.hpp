@@ -1,7 +1,9 @@
 // Attention by a vendor's fused kernels, for the calls that they take. On the GPU cuDNN computes them
 // (cudnn/), in tests without one nobody does (fibers/fused_attention_fibers.cpp).
 #pragma once
+#include <filesystem>
 #include <memory>
+#include <span>
 #include <string>
 
 #include "core/kernels/attention.hpp"
@@ -35,8 +37,8 @@ class FusedAttention {
 };
 
 /// cuDNN's, for the device that is current, of this compute capability (90 is 9.0). Throws Error that says why there is
-/// none.
-std::unique_ptr<FusedAttention> make_cudnn_attention(int capability);
+/// none. It is also looked for in `folders`.
+std::unique_ptr<FusedAttention> make_cudnn_attention(int capability, std::span<const std::filesystem::path> folders);
 
 /// The same of the context's backend state; false where it has no fused kernels.
 bool fused_attention(ExecContext& exec, const AttentionForward& call);

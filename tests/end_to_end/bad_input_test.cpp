@@ -219,6 +219,26 @@ TEST(DifferentRanks, AreRefusedByOneLine) {
   EXPECT_THAT(folder.entries(), ElementsAre("data.txt"));
 }
 
+// What is missing is named, whatever it is; `auto` goes on without a GPU.
+TEST(DeviceTest, ACudaModuleThatCannotBeUsedIsNamedWithItsReason) {
+  const TemporaryFolder folder;
+  folder.write("data.txt", text());
+  folder.write("module.so", "no library");
+  const Words before = folder.entries();
+  const auto train_with = [&](const std::string& module, const std::string& device) {
+    Words words = {"env", "WEFT_CUDA_MODULE=" + module, weft_path()};
+    const Words rest = in_folder(train({"--quiet", "--device", device}), folder);
+    words.insert(words.end(), rest.begin(), rest.end());
+    return run_program(words);
+  };
+  expect_one_line(train_with(folder / "none.so", "cuda"), {"--device", folder / "none.so", "does not exist", "cpu"});
+  expect_one_line(train_with(folder / "module.so", "cuda"), {"--device", folder / "module.so", "cannot be loaded"});
+  expect_one_line(train_with("libc.so.6", "cuda"), {"--device", "libc.so.6"});
+  EXPECT_EQ(folder.entries(), before);
+  const Outcome alone = train_with(folder / "module.so", "auto");
+  EXPECT_EQ(alone.status, 0) << alone.err;
+}
+
 TEST(Help, IsThereForEveryCommand) {
   for (const char* command : {"demo", "train", "launch", "eval", "sample", "prepare", "report", "doctor"}) {
     const Outcome outcome = run_weft({command, "--help"});

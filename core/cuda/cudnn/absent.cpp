@@ -3,6 +3,8 @@
 
 namespace weft::cuda {
 
-std::unique_ptr<FusedAttention> make_cudnn_attention(int) { fail("Weft was built without cuDNN's header cudnn.h"); }
+std::unique_ptr<FusedAttention> make_cudnn_attention(int, std::span<const std::filesystem::path>) {
+  fail("Weft was built without cuDNN's header cudnn.h");
+}
 
 }  // namespace weft::cuda

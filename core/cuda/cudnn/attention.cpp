@@ -180,8 +180,9 @@ void CudnnAttention::run(ExecContext& exec, const CudnnPlan& plan, const Attenti
   api_.check(api_.execute(handle_.get(), plan.plan.get(), arguments.get()), "cudnnBackendExecute");
 }
 
-std::unique_ptr<FusedAttention> make_cudnn_attention(int capability) {
+std::unique_ptr<FusedAttention> make_cudnn_attention(int capability, std::span<const std::filesystem::path> folders) {
   CudnnOptions options;
+  options.folders.insert(options.folders.end(), folders.begin(), folders.end());
   options.capability = capability;
   return std::make_unique<CudnnAttention>(options);
 }

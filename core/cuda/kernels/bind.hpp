@@ -1,7 +1,9 @@
 // What the kernel files bind.
 #pragma once
 #include <cstdint>
+#include <filesystem>
 #include <memory>
+#include <span>
 
 #include "core/kernels/table.hpp"
 
@@ -24,7 +26,7 @@ void bind_transfer(KernelTable& table);
 /// Binds every slot. Throws Error if the hash is not this build's.
 void bind(KernelTable& table, std::uint64_t abi_hash);
 
-/// Handles and caches that these kernels expect in ExecContext::backend.
-std::unique_ptr<BackendState> make_state();
+/// Handles and caches that these kernels expect in ExecContext::backend. Vendors' libraries are also looked for in `folders`.
+std::unique_ptr<BackendState> make_state(std::span<const std::filesystem::path> folders = {});
 
 }  // namespace weft::cuda

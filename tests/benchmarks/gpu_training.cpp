@@ -1,0 +1,197 @@
+// Training steps of a GPT-2 style model over random tokens, on the device that `--device cuda` takes, by one rank without
+// MPI's start. Prints one JSON line for compare_gpu.py.
+// Usage: weft_bench_gpu_training LAYERS D_MODEL HEADS SEQ VOCAB BATCH MICRO_BATCH f32|bf16 WARMUP STEPS [kernels]
+// With `kernels` it also sums the time of kernels by CUPTI, which slows steps down.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "core/base/clock.hpp"
+#include "core/base/philox.hpp"
+#include "launcher/devices.hpp"
+#include "launcher/training_step.hpp"
+#include "parallel/comm/comm_log.hpp"
+#include "tests/benchmarks/kernel_times.hpp"
+
+namespace weft {
+namespace {
+
+class RandomTokens final : public TokenSource {
+ public:
+  RandomTokens(std::int64_t size, std::int64_t vocab) : size_(size), vocab_(vocab) {}
+  const std::string& name() const override { return name_; }
+  std::int64_t size() const override { return size_; }
+  std::int64_t vocab_size() const override { return vocab_; }
+  std::int64_t text_bytes() const override { return 0; }
+  void read(std::int64_t begin, std::span<std::int32_t> out) const override {
+    for (std::size_t i = 0; i < out.size(); ++i)
+      out[i] = static_cast<std::int32_t>(philox_word(key_, static_cast<std::uint64_t>(begin) + i) %
+                                         static_cast<std::uint64_t>(vocab_));
+  }
+
+ private:
+  std::string name_ = "random tokens";
+  PhiloxKey key_ = philox_key(1, "tokens");
+  std::int64_t size_, vocab_;
+};
+
+struct Arguments {
+  std::int64_t layers, d_model, heads, seq, vocab, batch, micro_batch;
+  DType dtype;
+  int warmup, steps;
+  bool kernels;
+};
+
+// FLOP/s of large products of normal values, queued one behind the other: what other programs call the card's rate.
+double matrix_rate(Device& device, DType dtype) {
+  constexpr int queued = 16;
+  const std::int64_t size = device.facts().product_size >= 4096 ? 8192 : device.facts().product_size;
+  ExecContext& exec = device.exec();
+  const auto normals = [&](const char* name, DType type) {
+    constexpr std::size_t period = (std::size_t{1} << 20) + 7;
+    std::vector<float> values(static_cast<std::size_t>(size * size));
+    const PhiloxKey key = philox_key(1, name);
+    for (std::size_t i = 0; i < values.size(); ++i)
+      values[i] = i < period ? static_cast<float>(normal(key, i)) : values[i - period];
+    Tensor wide = Tensor::empty(device.memory(), {size, size}, DType::f32, MemoryUse::workspace);
+    exec.kernels().transfer.upload(exec, View(values.data(), {size, size}, DType::f32), wide.mut());
+    if (type == DType::f32) return wide;
+    Tensor narrow = Tensor::empty(device.memory(), {size, size}, type, MemoryUse::workspace);
+    exec.kernels().elementwise.copy(exec, wide.view(), narrow.mut());
+    return narrow;
+  };
+  const Tensor x = normals("x", dtype), w = normals("w", DType::f32);
+  const Tensor y = Tensor::empty(device.memory(), {size, size}, dtype, MemoryUse::workspace);
+  std::unique_ptr<PackedWeight> pack;
+  double best = 0;
+  for (int round = 0; round < 6; ++round) {
+    const double begin = seconds_now();
+    for (int i = 0; i < queued; ++i)
+      exec.kernels().linear.forward(exec, x.view(), {w.view(), &pack, 0}, {}, Epilogue::none, {}, {}, y.mut());
+    synchronize(device);
+    best = std::max(best, queued * 2.0 * static_cast<double>(size * size * size) / (seconds_now() - begin));
+  }
+  return best;
+}
+
+std::unique_ptr<Device> open_gpu() {
+  RunOptions options;
+  options.device = DeviceChoice::cuda;
+  return open_device(options, rank_environment(), cpu::best_isa());
+}
+
+nlohmann::json run(const Arguments& a) {
+  if (a.kernels) count_kernel_times();
+  double f32_rate = 0, bf16_rate = 0;
+  {
+    const std::unique_ptr<Device> device = open_gpu();  // its memory is none of the training's
+    f32_rate = matrix_rate(*device, DType::f32);
+    bf16_rate = matrix_rate(*device, DType::bf16);
+  }
+  Engine engine(open_gpu());
+  Device& device = engine.device();
+  ExecContext& exec = engine.exec();
+
+  CommLog log;
+  const auto self = make_self_communicator(log);
+  Mesh mesh(*self, log, {});
+  LmConfig config;
+  config.vocab = a.vocab;
+  config.layers = a.layers;
+  config.d_model = a.d_model;
+  config.heads = config.kv_heads = a.heads;
+  config.d_ff = 4 * a.d_model;
+  config.max_seq = a.seq;
+  const auto built = build_model(config, mesh);
+  built->store.allocate_values(exec);
+  built->store.allocate_grads(exec);
+  built->store.initialize(exec, 1);
+  Optimizer optimizer(AdamWSpec{}, built->store, exec);
+  SamplerOptions order;
+  order.seq = a.seq;
+  const Sampler sampler({std::make_shared<RandomTokens>(64 * a.batch * (a.seq + 1), a.vocab)}, order);
+  StepOptions options;
+  options.batch = a.batch;
+  options.micro_batch = a.micro_batch;
+  options.seq = a.seq;
+  options.clip = 1;
+  options.compute = a.dtype;
+  TrainingStep step({engine, mesh, log}, *built, optimizer, sampler, options);
+
+  // One step ahead, as training does.
+  constexpr double learning_rate = 3e-4;
+  std::vector<double> step_ms;
+  double loss = 0, kernel_seconds = 0, begin = 0, flops = 0;
+  const int total = a.warmup + a.steps;
+  step.start(1, 0, learning_rate, false);
+  for (int i = 1; i <= total; ++i) {
+    const bool last_of_warmup = i == a.warmup, last = i == total;
+    if (!last && !last_of_warmup) step.start(i + 1, i * a.batch, learning_rate, false);
+    const StepResult result = step.finish();
+    loss = result.loss;
+    flops = result.flops;
+    const double now = seconds_now();
+    if (i > a.warmup) step_ms.push_back(1e3 * (now - begin));
+    begin = now;
+    if (last_of_warmup) {
+      synchronize(device);
+      if (a.kernels) take_kernel_seconds();
+      begin = seconds_now();
+      if (!last) step.start(i + 1, i * a.batch, learning_rate, false);
+    }
+  }
+  synchronize(device);
+  if (a.kernels) kernel_seconds = take_kernel_seconds();
+
+  double all_ms = 0;
+  for (const double ms : step_ms) all_ms += ms;
+  nlohmann::json result = {{"device", device.facts().name},
+                           {"libraries", device.facts().libraries},
+                           {"dtype", std::string(name_of(a.dtype))},
+                           {"batch", a.batch},
+                           {"micro_batch", a.micro_batch},
+                           {"parameters", built->store.global_numel()},
+                           {"loss", loss},
+                           {"step_ms", step_ms},
+                           {"tokens_per_s", 1e3 * static_cast<double>(a.batch * a.seq * a.steps) / all_ms},
+                           {"flops_per_step", flops},
+                           {"peak_bytes", device.memory().stats().total_peak},
+                           {"f32_matrix_tflops", f32_rate * 1e-12},
+                           {"bf16_matrix_tflops", bf16_rate * 1e-12}};
+  if (a.kernels) result["kernel_ms_per_step"] = 1e3 * kernel_seconds / a.steps;
+  return result;
+}
+
+}  // namespace
+}  // namespace weft
+
+int main(int count, char** arguments) {
+  if (count != 11 && count != 12) {
+    fmt::print(stderr,
+               "usage: weft_bench_gpu_training LAYERS D_MODEL HEADS SEQ VOCAB BATCH MICRO_BATCH f32|bf16 WARMUP STEPS "
+               "[kernels]\n");
+    return 2;
+  }
+  const auto number = [&](int i) { return std::int64_t{std::atoll(arguments[i])}; };
+  const weft::Arguments a = {number(1),
+                             number(2),
+                             number(3),
+                             number(4),
+                             number(5),
+                             number(6),
+                             number(7),
+                             std::string(arguments[8]) == "f32" ? weft::DType::f32 : weft::DType::bf16,
+                             static_cast<int>(number(9)),
+                             static_cast<int>(number(10)),
+                             count == 12};
+  try {
+    fmt::print("{}\n", weft::run(a).dump());
+  } catch (const std::exception& error) {
+    fmt::print(stderr, "weft_bench_gpu_training: {}\n", error.what());
+    return 1;
+  }
+}
