@@ -17,7 +17,8 @@ constexpr std::int64_t usual_head_width = 64;
 class Specimen {
  public:
   Specimen(Engine& engine, const std::string& name, std::int64_t width, const LensSpec& spec)
-      : engine_(engine), spec_(spec), width_(width), world_(make_self_communicator(log_)), mesh_(*world_, log_, {}) {
+      : engine_(engine), spec_(spec), width_(width), world_(make_self_communicator(log_, "self", 0, &engine.device())),
+        mesh_(*world_, log_, {}) {
     MixerOptions options;
     options.d_model = width;
     options.heads = std::max<std::int64_t>(1, width / usual_head_width);

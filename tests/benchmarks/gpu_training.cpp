@@ -97,7 +97,7 @@ nlohmann::json run(const Arguments& a) {
   ExecContext& exec = engine.exec();
 
   CommLog log;
-  const auto self = make_self_communicator(log);
+  const auto self = make_self_communicator(log, "self", 0, &device);
   Mesh mesh(*self, log, {});
   LmConfig config;
   config.vocab = a.vocab;

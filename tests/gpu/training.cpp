@@ -41,7 +41,7 @@ Training train(std::unique_ptr<Device> device, const TrainingPlan& plan) {
   Engine engine(std::move(device));
   ExecContext& exec = engine.exec();
   CommLog log;
-  const auto self = make_self_communicator(log);
+  const auto self = make_self_communicator(log, "self", 0, &engine.device());
   Mesh mesh(*self, log, {});
   const auto built = build_model(plan.config, mesh);
   built->store.allocate_values(exec);

@@ -305,6 +305,7 @@ Results run_on_fake(const Point& point) {
   fake().refuse_epilogues = point.refuse;
   KernelTable kernels;
   cuda::bind_linear(kernels);
+  cuda::bind_elementwise(kernels);
   kernels.elementwise.gelu_backward.bind([](ExecContext&, View x, View dy, MutView dx) {
     dispatch_float(x.dtype, [&]<class T>() {
       for (std::int64_t i = 0; i < x.numel(); ++i) {
