@@ -151,9 +151,12 @@ void TrainingStep::sum_squares() {
 void TrainingStep::compute_or_replay() {
   // By then every buffer, library and packed weight that a step needs is there.
   constexpr int steps_before_recording = 2;
-  if (!graph_ && options_.replay == StepReplay::automatic && computed_ >= steps_before_recording &&
-      all_.recordable()) {
-    graph_ = worker_.engine.device().capture([this] { compute(); });
+  if (!graph_ && options_.replay == StepReplay::automatic && computed_ >= steps_before_recording && all_.recordable()) {
+    graph_ = worker_.engine.device().capture([this] {
+      // An evaluation may have packed the weights as they are; each replay must pack them as they will be.
+      for (Parameter* parameter : built_.store.all()) parameter->changed();
+      compute();
+    });
     if (!graph_) options_.replay = StepReplay::off;
   }
   if (!graph_) {
