@@ -27,6 +27,7 @@ enum class WireChoice : std::uint8_t { f32, bf16 };
 enum class GraphChoice : std::uint8_t { automatic, off };
 enum class TpSequenceChoice : std::uint8_t { automatic, on, off };
 enum class SpAttentionChoice : std::uint8_t { automatic, ring, exchange };
+enum class RecomputeChoice : std::uint8_t { none, attention, block };
 enum class ResumeChoice : std::uint8_t { automatic, none, path };
 
 struct ModelOptions {
@@ -97,6 +98,7 @@ struct LayoutOptions {
   TpSequenceChoice tp_sequence = TpSequenceChoice::automatic;
   SpAttentionChoice sp_attention = SpAttentionChoice::automatic;
   std::int64_t zero = 0;  ///< ZeRO stage, 0 to 3
+  RecomputeChoice recompute = RecomputeChoice::none;
   double bucket_mb = 4;   ///< gradient bucket, MiB
   WireChoice grad_wire = WireChoice::f32;
 };

@@ -22,6 +22,7 @@ constexpr std::array<std::string_view, 3> device_names = {"auto", "cpu", "cuda"}
 constexpr std::array<std::string_view, 2> wire_names = {"f32", "bf16"};
 constexpr std::array<std::string_view, 2> graph_names = {"auto", "off"};
 constexpr std::array<std::string_view, 3> tp_sequence_names = {"auto", "on", "off"};
+constexpr std::array<std::string_view, 3> recompute_names = {"none", "attention", "block"};
 constexpr std::array<std::string_view, 3> sp_attention_names = {"auto", "ring", "exchange"};
 
 using Texts = std::vector<std::string>;
@@ -200,6 +201,9 @@ void add_layout(TableMaker& t) {
   integer(t.add("pp", "N", "pipeline stages", training), {1, 1 << 24}, WEFT_FIELD(layout.pp));
   integer(t.add("zero", "0..3", "what data parallel ranks share: optimizer, gradients, parameters", training), {0, 3},
           WEFT_FIELD(layout.zero));
+  choice(t.add("recompute", "none|attention|block", "what of each block backward computes again and does not keep",
+               training),
+         recompute_names, WEFT_FIELD(layout.recompute));
   real(t.add("bucket-mb", "X", "MiB of a gradient bucket", training), {0, 1 << 20, RealRange::Bounds::open_below},
        WEFT_FIELD(layout.bucket_mb));
   choice(t.add("grad-wire", "f32|bf16", "how gradients travel", training), wire_names, WEFT_FIELD(layout.grad_wire));

@@ -70,6 +70,9 @@ Trainer::Trainer(const Options& options, Session& session)
   step.sharding = sharding_;
   step.buckets = {static_cast<std::size_t>(options.layout.bucket_mb * 1048576.0),
                   options.layout.grad_wire == WireChoice::bf16 ? Wire::bf16 : Wire::native};
+  step.recompute = options.layout.recompute == RecomputeChoice::block       ? Recompute::block
+                   : options.layout.recompute == RecomputeChoice::attention ? Recompute::attention
+                                                                            : Recompute::none;
   step.replay = train.cuda_graph == GraphChoice::off ? StepReplay::off : StepReplay::automatic;
   training_ = std::make_unique<TrainingStep>(session.worker(), *built_, *optimizer_, *sampler_, step);
 }

@@ -99,6 +99,7 @@ void TrainingStep::forward_backward(std::int64_t first, std::int64_t count, Micr
   ExecContext& exec = worker_.engine.exec();
   OpContext cx{exec, &tape_, options_.compute, {}, nullptr};
   cx.tokens = tokens_;
+  cx.recompute = options_.recompute;
   cx.tokens.first_sequence = worker_.mesh.coordinate(Axis::dp) * local() + first;
   cx.dropout_keys = static_cast<const PhiloxKey*>(dropout_keys_.view().data);
   const ops::LossTargets targets = inputs_.targets(first, count);

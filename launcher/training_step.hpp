@@ -27,6 +27,7 @@ struct StepOptions {
   DType compute = DType::f32;
   ShardingOptions sharding;  ///< as the model was built with
   BucketOptions buckets;
+  Recompute recompute = Recompute::none;
   StepReplay replay = StepReplay::automatic;
 };
 

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "core/ops/activation.hpp"
+#include "core/ops/checkpoint.hpp"
 #include "models/registry.hpp"
 
 namespace weft {
@@ -89,10 +90,27 @@ Block::Block(const BuildContext& build, const LmConfig& config, std::int64_t lay
 }
 
 ResidualStream Block::forward(OpContext& cx, const ResidualStream& in, MixerState* state) const {
-  if (!feed_forward_) return {mixer_->forward(cx, {in.x}, state), {}, {}};
+  if (cx.recompute != Recompute::block || state) return run(cx, in, state);
+  const std::vector<Tensor> out =
+      ops::checkpoint(cx, {in.x, in.branch}, [this, dropout = in.dropout](OpContext& again, std::span<const Tensor> x) {
+        const ResidualStream made = run(again, {x[0], x[1], dropout}, nullptr);
+        return std::vector{made.x, made.branch};
+      });
+  return {out[0], out[1], feed_forward_dropout_};
+}
+
+Tensor Block::mix(OpContext& cx, const Tensor& x, MixerState* state) const {
+  if (cx.recompute != Recompute::attention || state) return mixer_->forward(cx, {x}, state);
+  return ops::checkpoint(cx, {x}, [this](OpContext& again, std::span<const Tensor> in) {
+    return std::vector{mixer_->forward(again, {in[0]}, nullptr)};
+  })[0];
+}
+
+ResidualStream Block::run(OpContext& cx, const ResidualStream& in, MixerState* state) const {
+  if (!feed_forward_) return {mix(cx, in.x, state), {}, {}};
   OpContext stream = cx.on_stream();
   const ops::Normed first = norm1_->forward(stream, in.x, in.branch, in.dropout);
-  const Tensor mixed = mixer_->forward(cx, {first.y}, state);
+  const Tensor mixed = mix(cx, first.y, state);
   const ops::Normed second = norm2_->forward(stream, first.sum, mixed, mixer_dropout_);
   return {second.sum, feed_forward_->forward(cx, second.y), feed_forward_dropout_};
 }

@@ -4,9 +4,9 @@
 #include <optional>
 
 #include "core/nn/layers.hpp"
-#include "parallel/layers/linear.hpp"
 #include "models/config.hpp"
 #include "models/mixers/mixer.hpp"
+#include "parallel/layers/linear.hpp"
 
 namespace weft {
 
@@ -37,6 +37,9 @@ class Block {
   const Mixer& mixer() const { return *mixer_; }
 
  private:
+  ResidualStream run(OpContext& cx, const ResidualStream& in, MixerState* state) const;
+  Tensor mix(OpContext& cx, const Tensor& x, MixerState* state) const;
+
   // A plain block has the mixer alone.
   std::optional<nn::Norm> norm1_;
   std::unique_ptr<Mixer> mixer_;

@@ -15,7 +15,7 @@ void CostLedger::add(Entry entry) {
 
 void CostLedger::clear() {
   entries_.clear();
-  totals_[0] = totals_[1] = {};
+  for (Totals& totals : totals_) totals = {};
 }
 
 }  // namespace weft

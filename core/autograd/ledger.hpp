@@ -32,7 +32,7 @@ class CostLedger {
 
  private:
   std::vector<Entry> entries_;
-  Totals totals_[2];
+  Totals totals_[3];
 };
 
 }  // namespace weft

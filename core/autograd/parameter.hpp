@@ -25,7 +25,9 @@ struct Init {
   static Init ones_in(std::int64_t begin, std::int64_t end) { return {Kind::ones_in, 1, begin, end}; }
 };
 
-enum class Pass : std::uint8_t { forward, backward };
+/// What an operation runs for. `recomputed` is a checkpointed segment's forward once more: in the cost ledger alone, hooks see
+/// `forward`.
+enum class Pass : std::uint8_t { forward, backward, recomputed };
 
 class Parameter {
  public:

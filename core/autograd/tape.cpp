@@ -1,6 +1,7 @@
 #include "core/autograd/tape.hpp"
 
 #include <algorithm>
+#include <utility>
 
 #include "core/kernels/table.hpp"
 
@@ -49,7 +50,8 @@ void Tape::record(const Recording& recording, BackwardFunction backward) {
   needed = needed || !node.parameters.empty();
   depth += recording.forward.depth;
   min_depth += recording.forward.min_depth;
-  ledger_.add({recording.op, Pass::forward, recording.forward, depth, min_depth});
+  const Pass pass = mode_ == Mode::replay ? Pass::recomputed : Pass::forward;
+  ledger_.add({recording.op, pass, recording.forward, depth, min_depth});
   if (!needed) return;
   for (Tensor* output : recording.outputs) {
     if (!output || !output->defined()) {
@@ -63,10 +65,40 @@ void Tape::record(const Recording& recording, BackwardFunction backward) {
     output->set_value(id);
     node.outputs.push_back(id);
   }
-  if (micro_batch_ == MicroBatch::last)
+  // A checkpoint's uses were counted the first time.
+  if (micro_batch_ == MicroBatch::last && mode_ != Mode::replay)
     for (Parameter* parameter : node.parameters) parameter->count_use();
+  if (mode_ == Mode::outline) {
+    outlined_.insert(outlined_.end(), node.parameters.begin(), node.parameters.end());
+    return;
+  }
   node.backward = std::move(backward);
   nodes_.push_back(std::move(node));
+}
+
+std::vector<Tensor> Tape::checkpoint(std::vector<Tensor> inputs, Segment segment) {
+  WEFT_CHECK(mode_ != Mode::outline, "a checkpoint within a checkpoint");
+  const Mode before = std::exchange(mode_, Mode::outline);
+  std::vector<Tensor> outputs = segment(*this, inputs);
+  mode_ = before;
+  Node node;
+  node.op = "checkpoint";
+  node.cost = {0, 0, 0, 0};
+  node.parameters = std::exchange(outlined_, {});
+  bool needed = false;
+  for (const Tensor& output : outputs) {
+    node.outputs.push_back(output.defined() ? output.value() : no_value);
+    needed = needed || node.outputs.back() != no_value;
+  }
+  if (!needed) return outputs;
+  for (Tensor& input : inputs) {
+    node.inputs.push_back(input.defined() ? input.value() : no_value);
+    input = input.detached();
+  }
+  node.inputs_kept = std::move(inputs);
+  node.segment = std::move(segment);
+  nodes_.push_back(std::move(node));
+  return outputs;
 }
 
 void Tape::accumulate(ExecContext& exec, ValueId id, Tensor grad) {
@@ -84,7 +116,7 @@ void Tape::accumulate(ExecContext& exec, ValueId id, Tensor grad) {
   sum = out.detached();
 }
 
-void Tape::run(ExecContext& exec, Node& node) {
+bool Tape::run(ExecContext& exec, Node& node) {
   std::vector<Tensor> grads(node.outputs.size());
   double depth = 0, min_depth = 0;
   bool reached = false;
@@ -106,9 +138,48 @@ void Tape::run(ExecContext& exec, Node& node) {
       values_[id].grad_depth = std::max(values_[id].grad_depth, depth);
       values_[id].grad_min_depth = std::max(values_[id].grad_min_depth, min_depth);
     }
+    if (node.segment) {
+      run_again(exec, node, grads, depth, min_depth);
+      return true;
+    }
     BackwardPass pass(*this, exec, node.inputs, grads);
     node.backward(pass);
     ledger_.add({node.op, Pass::backward, node.cost, depth, min_depth});
+  }
+  return reached;
+}
+
+void Tape::run_again(ExecContext& exec, const Node& node, std::span<Tensor> grads, double depth, double min_depth) {
+  Tape again;
+  again.mode_ = Mode::replay;
+  again.micro_batch_ = micro_batch_;
+  std::vector<Tensor> inputs = node.inputs_kept;
+  for (std::size_t i = 0; i < inputs.size(); ++i) {
+    if (node.inputs[i] == no_value) continue;
+    again.watch(inputs[i]);
+    again.values_.back().depth = depth;
+    again.values_.back().min_depth = min_depth;
+  }
+  {
+    const std::vector<Tensor> outputs = node.segment(again, inputs);
+    // Recomputing is no level that the mathematics needs.
+    depth = std::max(depth, again.ledger_.totals(Pass::recomputed).span);
+    for (std::size_t i = 0; i < outputs.size(); ++i) {
+      if (!grads[i].defined()) continue;
+      again.accumulate(exec, outputs[i].value(), std::move(grads[i]));
+      again.values_[outputs[i].value()].grad_depth = depth;
+      again.values_[outputs[i].value()].grad_min_depth = min_depth;
+    }
+  }
+  again.run_all(exec);
+  for (const CostLedger::Entry& entry : again.ledger_.entries()) ledger_.add(entry);
+  for (std::size_t i = 0; i < inputs.size(); ++i) {
+    if (node.inputs[i] == no_value) continue;
+    Value& inner = again.values_[inputs[i].value()];
+    Value& outer = values_[node.inputs[i]];
+    outer.grad_depth = std::max(outer.grad_depth, inner.grad_depth);
+    outer.grad_min_depth = std::max(outer.grad_min_depth, inner.grad_min_depth);
+    if (inner.grad.defined()) accumulate(exec, node.inputs[i], std::move(inner.grad));
   }
 }
 
@@ -119,12 +190,17 @@ void Tape::backward(ExecContext& exec, const Tensor& root, Tensor seed) {
     exec.kernels().elementwise.fill(exec, 1.0f, seed.mut());
   }
   values_[root.value()].grad = std::move(seed);
+  run_all(exec);
+}
+
+void Tape::run_all(ExecContext& exec) {
   while (!nodes_.empty()) {
     Node node = std::move(nodes_.back());
     nodes_.pop_back();
-    run(exec, node);
+    const bool reached = run(exec, node);
     node.backward = nullptr;
-    if (micro_batch_ != MicroBatch::last) continue;
+    // The parameters of a segment that ran again were done there.
+    if (micro_batch_ != MicroBatch::last || (node.segment && reached)) continue;
     for (Parameter* parameter : node.parameters)
       if (parameter->use_done() && parameter->grad_written()) parameter->declare_ready();
   }

@@ -51,6 +51,9 @@ struct Recording {
   Cost backward;
 };
 
+/// A part of a forward pass that can run again: outputs from inputs, recorded on the tape that it is given.
+using Segment = std::function<std::vector<Tensor>(Tape&, std::span<const Tensor>)>;
+
 /// Which micro-batch of the step is recorded; gradients are ready after the last one's backward.
 enum class MicroBatch : std::uint8_t { inner, last };
 
@@ -68,6 +71,11 @@ class Tape {
 
   /// Gives each output its place if an input is on the tape or a parameter takes part; otherwise only costs are kept.
   void record(const Recording& recording, BackwardFunction backward);
+
+  /// Runs `segment` and keeps of it only its inputs; backward runs it again, on a tape of its own, before it goes through
+  /// it (Chen et al. 2016). Inputs may be undefined. What the segment reads besides must be the same in backward.
+  /// Parameters' uses count once, the second run's cost stands apart in the ledger.
+  std::vector<Tensor> checkpoint(std::vector<Tensor> inputs, Segment segment);
 
   /// Runs every record from the end, with gradient `seed` (or ones of its own kind, if undefined) at `root`; each record
   /// is freed after it ran. Parameters whose last use is done fire their hook at once.
@@ -88,6 +96,8 @@ class Tape {
     std::vector<Parameter*> parameters;
     Cost cost;
     BackwardFunction backward;
+    Segment segment;  // of a checkpoint, which has no backward of its own
+    std::vector<Tensor> inputs_kept;
   };
   struct Value {
     Tensor grad;
@@ -95,13 +105,20 @@ class Tape {
     double grad_depth = 0, grad_min_depth = 0;  // backward
     bool watched = false;
   };
-  void run(ExecContext& exec, Node& node);
+  /// How a tape records: for itself, for a checkpoint that keeps nothing, or a checkpoint's second run.
+  enum class Mode : std::uint8_t { whole, outline, replay };
+  /// Whether a gradient reached the node.
+  bool run(ExecContext& exec, Node& node);
+  void run_all(ExecContext& exec);
+  void run_again(ExecContext& exec, const Node& node, std::span<Tensor> grads, double depth, double min_depth);
   void accumulate(ExecContext& exec, ValueId id, Tensor grad);
 
   std::vector<Node> nodes_;
   std::vector<Value> values_;
   CostLedger ledger_;
   MicroBatch micro_batch_ = MicroBatch::last;
+  Mode mode_ = Mode::whole;
+  std::vector<Parameter*> outlined_;  // uses in the checkpoint that is being recorded
 };
 
 /// Declares every parameter ready whose gradient the last micro-batch did not reach; one that no micro-batch reached gets

@@ -5,15 +5,19 @@
 
 namespace weft {
 
+/// What of each block backward computes again from its input, so that it need not be kept: nothing, the sequence mixer, or all.
+enum class Recompute : std::uint8_t { none, attention, block };
+
 struct OpContext {
   ExecContext& exec;
-  Tape* tape = nullptr;         ///< null: nothing is recorded and no gradients are made
-  DType compute = DType::f32;   ///< dtype of activations
-  TokenMap tokens;              ///< where the local token rows stand in the global batch
+  Tape* tape = nullptr;        ///< null: nothing is recorded and no gradients are made
+  DType compute = DType::f32;  ///< dtype of activations
+  TokenMap tokens;             ///< where the local token rows stand in the global batch
   /// One key a dropout site, in device memory, drawn from (seed, step, site); null turns dropout off.
   const PhiloxKey* dropout_keys = nullptr;
   std::int64_t rows = 0;  ///< token rows of the micro-batch here; models set it
   RowShare stream = {};   ///< which of them the residual stream holds here; models set it
+  Recompute recompute = Recompute::none;
 
   /// The same for operations on rows of the residual stream.
   OpContext on_stream() const {

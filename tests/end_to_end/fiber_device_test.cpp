@@ -164,6 +164,16 @@ TEST_F(FiberDevice, ARecordedStepReplaysToTheSameBits) {
     }
 }
 
+TEST_F(FiberDevice, RecordedStepsOfRecomputedBlocksGiveTheSameBits) {
+  ASSERT_EQ(train("kept", "cuda", {"--cuda-graph", "off"}).status, 0);
+  for (const std::string recompute : {"attention", "block"}) {
+    const Outcome outcome = train(recompute, "cuda", {"--recompute", recompute});
+    ASSERT_EQ(outcome.status, 0) << outcome.err;
+    for (const char* name : {"loss", "grad_norm", "valid_loss"})
+      EXPECT_EQ(column("kept", name), column(recompute, name)) << name << " with " << recompute;
+  }
+}
+
 TEST_F(FiberDevice, ResumesToTheSameBitsAndItsCheckpointServesTheCpu) {
   ASSERT_EQ(train("whole", "cuda").status, 0);
   for (const char* end : {"5", "8"}) {
