@@ -25,7 +25,8 @@ LmConfig make_lm_config(const ModelOptions& options, std::int64_t seq, std::int6
   config.vocab = options.vocab > 0 ? options.vocab : data_vocab;
   if (config.vocab < 1) fail_user("--vocab: the data does not say how many tokens there are; give --vocab N");
   if (config.vocab < data_vocab)
-    fail_user("--vocab: found {}, the data has {} tokens; {} or more would be right", config.vocab, data_vocab, data_vocab);
+    fail_user("--vocab: found {}, the data has {} tokens; {} or more would be right", config.vocab, data_vocab,
+              data_vocab);
   config.max_seq = seq;
   config.dropout = static_cast<float>(options.dropout);
   return config;
@@ -56,12 +57,7 @@ Schedule make_schedule(const ScheduleOptions& options, std::int64_t steps) {
 }
 
 void check_layout(const LayoutOptions& layout) {
-  const auto only = [](std::string_view option, std::int64_t found, std::int64_t right) {
-    if (found != right)
-      fail_user("--{}: found {}; this build shards over dp, sp and tp, {} would be right", option, found, right);
-  };
-  only("pp", layout.pp, 1);
-  only("zero", layout.zero, 0);
+  if (layout.pp != 1) fail_user("--pp: found {}; this build shards over dp, sp and tp, 1 would be right", layout.pp);
 }
 
 std::unique_ptr<BuiltModel> build_model(const LmConfig& config, Mesh& mesh, const ShardingOptions& sharding) {

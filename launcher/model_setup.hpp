@@ -15,7 +15,7 @@ LmConfig make_lm_config(const ModelOptions& options, std::int64_t seq, std::int6
 OptimizerSpec make_optimizer_spec(const OptimOptions& options);
 Schedule make_schedule(const ScheduleOptions& options, std::int64_t steps);
 
-/// Refuses axes and stages that this build cannot run, with the option's name.
+/// Refuses axes that this build cannot run, with the option's name.
 void check_layout(const LayoutOptions& layout);
 
 /// A model with its parameters.

@@ -51,8 +51,9 @@ Trainer::Trainer(const Options& options, Session& session)
   options_.run.dtype = compute_ == DType::bf16 ? DTypeChoice::bf16 : DTypeChoice::f32;
   config_ = config_text(options_);
   ExecContext& exec = session.engine().exec();
-  built_->store.allocate_values(exec);
-  built_->store.allocate_grads(exec);
+  const auto zero = static_cast<ZeroStage>(options.layout.zero);
+  allocate_parameters(exec, built_->store, session.mesh(), zero,
+                      static_cast<std::size_t>(options.layout.bucket_mb * 1048576.0));
   optimizer_ = std::make_unique<Optimizer>(make_optimizer_spec(options.optim), built_->store, exec);
   schedule_ = make_schedule(options.schedule, train.steps);
   state_.seed = options.run.seed;
@@ -68,8 +69,7 @@ Trainer::Trainer(const Options& options, Session& session)
   step.clip = static_cast<float>(options.optim.clip);
   step.compute = compute_;
   step.sharding = sharding_;
-  step.buckets = {static_cast<std::size_t>(options.layout.bucket_mb * 1048576.0),
-                  options.layout.grad_wire == WireChoice::bf16 ? Wire::bf16 : Wire::native};
+  step.buckets = {zero, options.layout.grad_wire == WireChoice::bf16 ? Wire::bf16 : Wire::native};
   step.recompute = options.layout.recompute == RecomputeChoice::block       ? Recompute::block
                    : options.layout.recompute == RecomputeChoice::attention ? Recompute::attention
                                                                             : Recompute::none;
@@ -320,6 +320,7 @@ void Trainer::save() {
   if (stopping_ && !session_.mpi().all_alive(10))
     fail("stopped at step {} without saving: not all ranks are alive; checkpoints up to step {} stay", state_.step,
          std::max<std::int64_t>(0, saved_step_));
+  training_->settle();
   // A checkpoint must not outlive the rows of its steps.
   if (folder_) folder_->flush();
   const auto error = save_checkpoint(session_.world(), checkpoints_,

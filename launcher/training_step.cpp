@@ -39,7 +39,9 @@ TrainingStep::TrainingStep(const Worker& worker, BuiltModel& built, Optimizer& o
     : worker_(worker), built_(built), optimizer_(optimizer), sampler_(sampler), options_(options),
       replicas_(worker.mesh.comm({Axis::dp, Axis::sp})),
       all_(worker.mesh.comm({Axis::pp, Axis::dp, Axis::sp, Axis::tp})),
-      buckets_(built.store, worker.mesh, options.buckets), counted_(counted_gradients(built.store, worker.mesh)),
+      buckets_(worker.engine.exec(), built.store, worker.mesh, options.buckets),
+      values_(worker.engine.exec(), built.store, worker.mesh, options.buckets.zero),
+      counted_(counted_gradients(built.store, worker.mesh, options.buckets.zero)),
       tokens_(share_tokens(options.seq, token_order(options.sharding.sp_attention, true), worker.mesh.size(Axis::sp),
                            worker.mesh.coordinate(Axis::sp))),
       inputs_(worker.engine.exec(), local(), tokens_.seq_local) {
@@ -104,12 +106,14 @@ void TrainingStep::forward_backward(std::int64_t first, std::int64_t count, Micr
   cx.dropout_keys = static_cast<const PhiloxKey*>(dropout_keys_.view().data);
   const ops::LossTargets targets = inputs_.targets(first, count);
   tape_.begin(kind);
+  values_.begin_pass();
   worker_.log.set_phase("forward");
   const ops::CrossEntropy loss = built_.model->loss(cx, inputs_.tokens(first, count), targets);
   exec.kernels().elementwise.dot(exec, loss.rows.view(), targets.weights, first == 0 ? Write::overwrite : Write::add,
                                  scalars_.mut().slice(0, 1));
   worker_.log.set_phase("backward");
   tape_.backward(exec, loss.loss);
+  values_.end_pass();
   flops_ += tape_.ledger().totals(Pass::forward).flops + tape_.ledger().totals(Pass::backward).flops;
 }
 
@@ -119,9 +123,15 @@ void TrainingStep::compute() {
   built_.store.begin_step();
   buckets_.begin_step();
   flops_ = 0;
+  // Where a micro-batch's gradients are summed over the ranks by themselves, it is the last of its round.
+  const bool rounds = buckets_.sums_each_round();
   for (std::int64_t first = 0; first < local(); first += options_.micro_batch) {
     const std::int64_t count = std::min(options_.micro_batch, local() - first);
-    forward_backward(first, count, first + count == local() ? MicroBatch::last : MicroBatch::inner);
+    const bool last = first + count == local();
+    if (rounds) built_.store.begin_step();
+    if (rounds || first == 0) buckets_.begin_round();
+    forward_backward(first, count, rounds || last ? MicroBatch::last : MicroBatch::inner);
+    if (rounds && !last) finish_unused(exec, built_.store.all());
   }
   // The ranks of a model's copy have the same loss: one of them counts.
   if (worker_.mesh.coordinate(Axis::tp) > 0) exec.kernels().elementwise.fill(exec, 0.0f, scalars_.mut().slice(0, 1));
@@ -133,6 +143,9 @@ void TrainingStep::compute() {
   shared_.wait();
   worker_.log.set_phase("optimizer");
   optimizer_.step(exec, sum_of_squares_.view(), scalars_.view().slice(0, 1), options_.clip);
+  values_.updated();
+  // What is recorded must not reach into the next step.
+  if (options_.replay == StepReplay::automatic && all_.recordable()) values_.settle();
 }
 
 void TrainingStep::sum_squares() {
@@ -144,7 +157,7 @@ void TrainingStep::sum_squares() {
     const View grads = built_.store.flat_grads().view().slice(range.begin, range.end);
     elementwise.dot(exec, grads, grads, std::exchange(write, Write::add), sum_of_squares_.mut());
   }
-  worker_.mesh.comm({Axis::pp, Axis::tp})
+  worker_.mesh.comm(norm_axes(options_.buckets.zero))
       .all_reduce(sum_of_squares_.mut(), {.keep = sum_of_squares_.keep_alive()})
       .wait();
 }
@@ -217,7 +230,9 @@ StepResult TrainingStep::run(std::int64_t step, std::int64_t first_sample, doubl
 std::string TrainingStep::find_nonfinite(const StepResult& result) {
   ExecContext& exec = worker_.engine.exec();
   const auto& parameters = built_.store.all();
-  const auto count = static_cast<std::int64_t>(parameters.size());
+  const auto& places = built_.store.places();
+  const auto count = static_cast<std::int64_t>(places.size());
+  values_.settle();
   std::vector<float> values;
   const auto finite = [&](const Tensor& tensor) {
     values.resize(static_cast<std::size_t>(tensor.numel()));
@@ -226,12 +241,12 @@ std::string TrainingStep::find_nonfinite(const StepResult& result) {
   };
   // Values by their parameter's number, gradients behind them; each rank looks at its shards.
   std::int64_t found = 2 * count;
-  for (std::int64_t i = count; i-- > 0;) {
-    const Parameter& parameter = *parameters[static_cast<std::size_t>(i)];
-    if (!finite(parameter.value())) found = i;
-    if (found >= count && !finite(parameter.grad())) found = count + i;
+  for (const ParameterStore::Place& place : places) {
+    const std::int64_t number = std::ranges::find(parameters, place.parameter) - parameters.begin();
+    if (!finite(built_.store.stored_value(place).data)) found = std::min(found, number);
+    if (!finite(built_.store.stored_grad(place).data)) found = std::min(found, count + number);
   }
-  worker_.mesh.comm({Axis::pp, Axis::tp}).all_reduce(MutView(&found, {1}, DType::i64), {.op = ReduceOp::min}).wait();
+  all_.all_reduce(MutView(&found, {1}, DType::i64), {.op = ReduceOp::min}).wait();
   const bool loss_finite = std::isfinite(result.loss);
   if (found == 2 * count) return loss_finite ? "the norm of the gradients" : "the loss";
   const std::string& name = parameters[static_cast<std::size_t>(found % count)]->name();

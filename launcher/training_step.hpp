@@ -9,6 +9,7 @@
 #include "launcher/model_setup.hpp"
 #include "launcher/session.hpp"
 #include "parallel/grad_buckets.hpp"
+#include "parallel/shared_values.hpp"
 
 namespace weft {
 
@@ -78,6 +79,9 @@ class TrainingStep {
   /// start and finish.
   StepResult run(std::int64_t step, std::int64_t first_sample, double lr, bool stop);
 
+  /// Waits until this rank has all parameters that it keeps, for readers that are no operations.
+  void settle() { values_.settle(); }
+
   /// What made the last finished step be skipped, if no other was started since: the first parameter, in the model's
   /// order, whose value is not finite, else the first whose gradient is not (with the loss, if that is not either), else
   /// the loss or the gradients' norm. Collective.
@@ -108,6 +112,7 @@ class TrainingStep {
   Communicator& replicas_;  ///< of this rank's shards: dp and sp
   Communicator& all_;
   GradBuckets buckets_;
+  SharedValues values_;
   std::vector<Range> counted_;
   TokenMap tokens_;  ///< of this rank in each sequence
   Tape tape_;

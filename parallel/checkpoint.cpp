@@ -21,7 +21,7 @@ namespace fs = std::filesystem;
 /// A stored tensor of this rank: a parameter or one of its optimizer moments.
 struct Stored {
   std::string name;
-  const Parameter* parameter;
+  Slice slice;
   MutView data;
 };
 
@@ -41,7 +41,7 @@ std::string join(const Shape& shape) {
 /// A part's name, the same on all ranks that hold it: the tensor's, and where it is not all of that, where it begins and
 /// how large it is.
 std::string key_of(const Part& part) {
-  const Shape& shape = part.tensor->parameter->slice().global_shape;
+  const Shape& shape = part.tensor->slice.global_shape;
   if (part.box.size == shape) return part.tensor->name;
   return fmt::format("{}@{}+{}", part.tensor->name, join(part.box.begin), join(part.box.size));
 }
@@ -50,7 +50,7 @@ std::vector<Part> parts_of(const std::vector<Stored>& tensors) {
   std::vector<Part> parts;
   for (const Stored& tensor : tensors) {
     std::int64_t at = 0;
-    for (const Box& box : tensor.parameter->slice().boxes) {
+    for (const Box& box : tensor.slice.kept_boxes()) {
       const std::int64_t count = box.size.numel();
       parts.push_back({&tensor, box, View(tensor.data).slice(at, at + count)});
       at += count;
@@ -61,15 +61,15 @@ std::vector<Part> parts_of(const std::vector<Stored>& tensors) {
 
 std::vector<Stored> stored_tensors(const CheckpointTarget& target) {
   std::vector<Stored> all;
-  const auto flat = [](const Tensor& store, const ParameterStore::Place& place) {
-    return store.mut().slice(place.offset, place.offset + place.count);
-  };
   for (const ParameterStore::Place& place : target.parameters.places()) {
-    all.push_back({place.parameter->name(), place.parameter, flat(target.parameters.flat_values(), place)});
+    const auto add = [&](std::string name, const ParameterStore::Stored& stored) {
+      all.push_back({std::move(name), stored.slice, stored.data.mut()});
+    };
+    const std::string& name = place.parameter->name();
+    add(name, target.parameters.stored_value(place));
     if (!target.optimizer) continue;
     for (const Optimizer::Moment& moment : target.optimizer->moments())
-      all.push_back({fmt::format("optimizer.{}/{}", moment.name, place.parameter->name()), place.parameter,
-                     flat(moment.flat, place)});
+      add(fmt::format("optimizer.{}/{}", moment.name, name), target.parameters.stored_state(place, moment.flat));
   }
   return all;
 }
@@ -144,7 +144,7 @@ ShardResult write_shard(ExecContext& exec, const fs::path& path, const std::vect
       const std::string key = key_of(part);
       if (owners.at(key) != rank) continue;
       sources.push_back(source_of(exec, key, part));
-      result.boxes[key] = {part.tensor->name, part.tensor->parameter->slice().global_shape, part.box};
+      result.boxes[key] = {part.tensor->name, part.tensor->slice.global_shape, part.box};
     }
     result.written = write_safetensors(path, sources, {}, files);
     result.bytes = fs::file_size(path);
@@ -243,11 +243,12 @@ class PieceReader {
 
 void read_tensor(ExecContext& exec, const CheckpointTensor& tensor, const Stored& stored, PieceReader& reader,
                  const fs::path& folder) {
-  const Slice& slice = stored.parameter->slice();
+  const Slice& slice = stored.slice;
+  const std::vector<Box> boxes = slice.kept_boxes();
   std::vector<float> values(static_cast<std::size_t>(slice.numel()));
   std::int64_t copied = 0;
   for (const CheckpointPiece& piece : tensor.pieces) {
-    if (std::ranges::none_of(slice.boxes, [&](const Box& box) { return meet(box, piece.box); })) continue;
+    if (std::ranges::none_of(boxes, [&](const Box& box) { return meet(box, piece.box); })) continue;
     const float* in = reader.read(piece);
     Slice held;
     held.global_shape = tensor.shape;
@@ -279,7 +280,7 @@ void check_model(const CheckpointIndex& index, const std::vector<Stored>& tensor
                  const fs::path& folder) {
   for (const Stored& stored : tensors) {
     const auto found = index.tensors.find(stored.name);
-    const Shape& shape = stored.parameter->slice().global_shape;
+    const Shape& shape = stored.slice.global_shape;
     if (found == index.tensors.end())
       fail_user("{}: a checkpoint of another model: it has no tensor {} {}", folder.string(), stored.name,
                 to_string(shape));
@@ -355,7 +356,8 @@ void load_checkpoint(Communicator& world, const CheckpointIndex& index, const fs
   run_on_all(world, [&] {
     check_model(index, tensors, target, folder);
     PieceReader reader(folder);
-    for (const Stored& stored : tensors) read_tensor(target.exec, index.tensors.at(stored.name), stored, reader, folder);
+    for (const Stored& stored : tensors)
+      read_tensor(target.exec, index.tensors.at(stored.name), stored, reader, folder);
   });
   for (Parameter* parameter : target.parameters.all()) parameter->changed();
   if (target.optimizer) target.optimizer->set_applied(target.exec, index.state.applied);

@@ -31,27 +31,37 @@ enum class Pass : std::uint8_t { forward, backward, recomputed };
 
 class Parameter {
  public:
-  Parameter(std::string name, Slice slice, Init init) : name_(std::move(name)), slice_(std::move(slice)), init_(init) {}
+  Parameter(std::string name, Slice slice, Init init)
+      : name_(std::move(name)), slice_(std::move(slice)), shape_(slice_.local_shape()), init_(init) {}
   Parameter(const Parameter&) = delete;
   Parameter& operator=(const Parameter&) = delete;
 
   const std::string& name() const { return name_; }
   const Slice& slice() const { return slice_; }
   const Init& init() const { return init_; }
+  /// Of value and gradient here, whether they are in memory or not.
+  const Shape& shape() const { return shape_; }
   /// Weight decay applies to tensors of two or more dims.
   bool decayed() const { return slice_.global_shape.rank() >= 2; }
 
-  /// f32 master, in the slice's local shape. Whoever changes it calls `changed`.
+  /// f32 master, in the slice's local shape; undefined between uses where ranks share it out. Whoever changes it calls
+  /// `changed`.
   const Tensor& value() const { return value_; }
   void set_value(Tensor value) {
     value_ = std::move(value);
     changed();
   }
   void changed() { ++version_; }
+  /// Gives the value and its packed copies back.
+  void drop_value() {
+    value_ = {};
+    pack_.reset();
+    changed();
+  }
   /// For products: the master with its packed copies.
   WeightRef weight() { return {value_.view(), &pack_, version_}; }
 
-  /// f32 gradient sum of the step, in the slice's local shape.
+  /// f32 gradient sum of the step, in the slice's local shape; undefined before its first write where ranks share it out.
   const Tensor& grad() const { return grad_; }
   void set_grad(Tensor grad) { grad_ = std::move(grad); }
   /// Starts a step: the next write to the gradient replaces what it holds.
@@ -61,8 +71,11 @@ class Parameter {
     pending_uses_ = 0;
   }
   bool grad_written() const { return grad_written_; }
-  /// How the next write to the gradient must go; the caller then writes all of it.
-  Write next_grad_write() { return std::exchange(grad_written_, true) ? Write::add : Write::overwrite; }
+  /// How the next write to the gradient must go; the caller then takes `grad` and writes all of it.
+  Write next_grad_write() {
+    if (!grad_.defined() && make_grad) make_grad(*this);
+    return std::exchange(grad_written_, true) ? Write::add : Write::overwrite;
+  }
 
   /// Uses recorded in the step's last micro-batch whose backward has not run yet.
   void count_use() { ++pending_uses_; }
@@ -77,7 +90,9 @@ class Parameter {
     if (on_grad_ready) on_grad_ready(*this);
   }
 
-  /// Around each use in either pass (ZeRO-3 gathers and drops there); may be empty.
+  /// Gives the gradient its memory before the first write (ZeRO-2); may be empty.
+  std::function<void(Parameter&)> make_grad;
+  /// Around each use in either pass (ZeRO gathers there); may be empty.
   std::function<void(Parameter&, Pass)> before_use, after_use;
   /// Once a step, when the gradient is complete on this rank; may be empty.
   std::function<void(Parameter&)> on_grad_ready;
@@ -85,6 +100,7 @@ class Parameter {
  private:
   std::string name_;
   Slice slice_;
+  Shape shape_;
   Init init_;
   Tensor value_;
   Tensor grad_;

@@ -4,7 +4,7 @@ namespace weft::ops {
 
 Tensor embedding(OpContext& cx, const Tensor& tokens, Parameter& table, Parameter* positions,
                  const EmbeddingOptions& options) {
-  const std::int64_t b = tokens.shape()[0], t = tokens.shape()[1], d = table.value().shape()[1];
+  const std::int64_t b = tokens.shape()[0], t = tokens.shape()[1], d = table.shape()[1];
   const DropoutSpec spec = cx.dropout(options.dropout, options.dropout_site, d);
   Tensor y = cx.empty({b, t, d}, cx.compute);
   const View flat = tokens.view().reshaped({b * t});

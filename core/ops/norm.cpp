@@ -5,7 +5,7 @@ namespace weft::ops {
 Normed add_norm(OpContext& cx, const Tensor& x, const Tensor& branch, const NormParameters& norm,
                 ResidualDropout dropout) {
   const std::int64_t cols = x.shape()[-1], m = x.view().rows();
-  WEFT_CHECK(norm.gain->value().numel() == cols, "width {} into {}", cols, norm.gain->name());
+  WEFT_CHECK(norm.gain->shape().numel() == cols, "width {} into {}", cols, norm.gain->name());
   const DropoutSpec spec = branch.defined() ? cx.dropout(dropout.p, dropout.site, cols) : DropoutSpec{};
   Normed out{branch.defined() ? cx.empty(x.shape(), x.dtype()) : x, cx.empty(x.shape(), x.dtype())};
   Tensor mean, rstd;
@@ -24,36 +24,37 @@ Normed add_norm(OpContext& cx, const Tensor& x, const Tensor& branch, const Norm
   const Cost cost = norm_cost(m, cols, x.dtype());
   const bool fused = branch.defined();
   const Tensor sum = out.sum.detached();
-  cx.tape->record(
-      {"norm", {&x, &branch}, {fused ? &out.sum : nullptr, &out.y}, {norm.gain, norm.bias}, cost, cost},
-      [=](BackwardPass& pass) {
-        ExecContext& exec = pass.exec();
-        const Tensor& dsum = pass.grad(0);
-        const Tensor& dy = pass.grad(1);
-        if (!dy.defined()) {
-          // Only the sum was used: its gradient passes through, and the norm's parameters get nothing.
-          if (pass.needs(0)) pass.give(0, dsum);
-          if (fused && pass.needs(1)) {
-            Tensor dbranch = dsum;
-            if (spec.p > 0) {
-              dbranch = pass.empty_like(dsum);
-              exec.kernels().dropout.apply(exec, dsum.view(), spec, dbranch.mut());
-            }
-            pass.give(1, dbranch);
-          }
-          return;
-        }
-        const ParameterUse use(norm.gain, Pass::backward);
-        Tensor dx = pass.empty_like(sum), dbranch;
-        if (fused && spec.p > 0) dbranch = pass.empty_like(sum);
-        const Write write = norm.gain->next_grad_write();
-        if (norm.bias) WEFT_CHECK(norm.bias->next_grad_write() == write, "{} is used apart", norm.bias->name());
-        exec.kernels().norm.backward(exec, norm.kind, dy.view(), sum.view(), norm.gain->value().view(), mean.view(),
-                                     rstd.view(), dsum.view(), spec, write, dx.mut(), dbranch.mut(),
-                                     norm.gain->grad().mut(), norm.bias ? norm.bias->grad().mut() : MutView{});
-        if (fused) pass.give(1, dbranch.defined() ? dbranch : dx);
-        pass.give(0, std::move(dx));
-      });
+  cx.tape->record({"norm", {&x, &branch}, {fused ? &out.sum : nullptr, &out.y}, {norm.gain, norm.bias}, cost, cost},
+                  [=](BackwardPass& pass) {
+                    ExecContext& exec = pass.exec();
+                    const Tensor& dsum = pass.grad(0);
+                    const Tensor& dy = pass.grad(1);
+                    if (!dy.defined()) {
+                      // Only the sum was used: its gradient passes through, and the norm's parameters get nothing.
+                      if (pass.needs(0)) pass.give(0, dsum);
+                      if (fused && pass.needs(1)) {
+                        Tensor dbranch = dsum;
+                        if (spec.p > 0) {
+                          dbranch = pass.empty_like(dsum);
+                          exec.kernels().dropout.apply(exec, dsum.view(), spec, dbranch.mut());
+                        }
+                        pass.give(1, dbranch);
+                      }
+                      return;
+                    }
+                    const ParameterUse use(norm.gain, Pass::backward);
+                    Tensor dx = pass.empty_like(sum), dbranch;
+                    if (fused && spec.p > 0) dbranch = pass.empty_like(sum);
+                    const Write write = norm.gain->next_grad_write();
+                    if (norm.bias)
+                      WEFT_CHECK(norm.bias->next_grad_write() == write, "{} is used apart", norm.bias->name());
+                    exec.kernels().norm.backward(exec, norm.kind, dy.view(), sum.view(), norm.gain->value().view(),
+                                                 mean.view(), rstd.view(), dsum.view(), spec, write, dx.mut(),
+                                                 dbranch.mut(), norm.gain->grad().mut(),
+                                                 norm.bias ? norm.bias->grad().mut() : MutView{});
+                    if (fused) pass.give(1, dbranch.defined() ? dbranch : dx);
+                    pass.give(0, std::move(dx));
+                  });
   return out;
 }
 
@@ -85,8 +86,9 @@ Tensor scaled_add(OpContext& cx, const Tensor& x, const Tensor& a, Parameter& al
     const ParameterUse use(&alpha, Pass::backward);
     const Tensor& dy = pass.grad(0);
     Tensor da = pass.empty_like(a);
-    pass.exec().kernels().elementwise.scaled_add_backward(pass.exec(), a.view(), alpha.value().view(), dy.view(),
-                                                          alpha.next_grad_write(), da.mut(), alpha.grad().mut());
+    const Write write = alpha.next_grad_write();
+    pass.exec().kernels().elementwise.scaled_add_backward(pass.exec(), a.view(), alpha.value().view(), dy.view(), write,
+                                                          da.mut(), alpha.grad().mut());
     pass.give(0, dy);
     pass.give(1, std::move(da));
   });

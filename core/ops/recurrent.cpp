@@ -50,11 +50,11 @@ void weight_gradients(BackwardPass& pass, const Tensor& dgates, const Tensor& be
 
 RecurrentOutput recurrent(OpContext& cx, RecurrentCell cell, Tensor projected, Parameter& weight,
                           Parameter* hidden_bias, const RecurrentState& first) {
-  const std::int64_t h = weight.value().shape()[1], width = gates_of(cell) * h;
+  const std::int64_t h = weight.shape()[1], width = gates_of(cell) * h;
   const Tensor x = projected;
   projected = {};
-  WEFT_CHECK(x.shape().rank() == 3 && x.shape()[2] == width && weight.value().shape()[0] == width,
-             "{} into the recurrence of {} {}", to_string(x.shape()), weight.name(), to_string(weight.value().shape()));
+  WEFT_CHECK(x.shape().rank() == 3 && x.shape()[2] == width && weight.shape()[0] == width,
+             "{} into the recurrence of {} {}", to_string(x.shape()), weight.name(), to_string(weight.shape()));
   const std::int64_t b = x.shape()[0], t = x.shape()[1];
   const bool lstm = cell == RecurrentCell::lstm, gru = cell == RecurrentCell::gru;
   const auto state = [&](const Tensor& given) {
@@ -68,12 +68,12 @@ RecurrentOutput recurrent(OpContext& cx, RecurrentCell cell, Tensor projected, P
     if (gru) candidate = cx.empty(out.y.shape(), x.dtype());
     if (lstm) cells = cx.empty(out.y.shape(), DType::f32);
   }
-  RecurrentForward job{cell,        x.view(),        weight.weight(), {},          first.h.view(),   first.c.view(),
-                       gates.mut(), candidate.mut(), cells.mut(),     out.y.mut(), out.last.h.mut(), out.last.c.mut()};
-  if (hidden_bias) job.hidden_bias = hidden_bias->value().view();
   {
     const ParameterUse use_weight(&weight, Pass::forward), use_bias(hidden_bias, Pass::forward);
-    cx.kernels().recurrent.forward(cx.exec, job);
+    cx.kernels().recurrent.forward(
+        cx.exec,
+        {cell, x.view(), weight.weight(), hidden_bias ? hidden_bias->value().view() : View{}, first.h.view(),
+         first.c.view(), gates.mut(), candidate.mut(), cells.mut(), out.y.mut(), out.last.h.mut(), out.last.c.mut()});
   }
   if (!cx.recording()) return out;
 

@@ -54,7 +54,8 @@ Scanned scan(OpContext& cx, const ScanOptions& options, const Tensor& u, const T
   {
     const ParameterUse v_f(options.v_f, Pass::forward), v_r(options.v_r, Pass::forward);
     const ParameterUse b_f(options.b_f, Pass::forward), b_r(options.b_r, Pass::forward);
-    cx.kernels().scan.forward(cx.exec, spec, in, initial.view(), out.h.mut(), states.mut(), out.final.mut());
+    cx.kernels().scan.forward(cx.exec, spec, operands_of(options, u, skip, mask), initial.view(), out.h.mut(),
+                              states.mut(), out.final.mut());
   }
   if (!cx.recording()) return out;
   cx.tape->record({"scan",

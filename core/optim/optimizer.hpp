@@ -14,7 +14,7 @@ using OptimizerSpec = std::variant<AdamWSpec, SgdSpec, RAdamSpec>;
 
 class Optimizer {
  public:
-  /// State starts at zero, laid out as the store's flat values.
+  /// State starts at zero, laid out as a buffer of the parts that this rank keeps: it updates those.
   Optimizer(const OptimizerSpec& spec, ParameterStore& store, ExecContext& exec);
 
   /// The learning rate of the next step.
@@ -31,7 +31,7 @@ class Optimizer {
   /// Steps not skipped so far, from a checkpoint.
   void set_applied(ExecContext& exec, std::int64_t applied);
 
-  /// A state tensor, laid out as the store's flat values, for checkpoints.
+  /// A state tensor for checkpoints; ParameterStore::stored_state() finds a parameter's part.
   struct Moment {
     std::string name;  ///< "m", "v" or "momentum"
     Tensor flat;
@@ -40,16 +40,17 @@ class Optimizer {
 
  private:
   /// Neighbouring parameters under the same decay, updated by one kernel.
-  struct Range {
-    std::int64_t begin, end;
+  struct Run {
+    std::int64_t value, grad, state;  ///< where it begins in each flat buffer
+    std::int64_t count;
     bool decayed;
   };
-  void update(ExecContext& exec, const Range& range);
+  void update(ExecContext& exec, const Run& run);
   void write_state(ExecContext& exec, const StepState& state);
 
   OptimizerSpec spec_;
   ParameterStore& store_;
-  std::vector<Range> ranges_;
+  std::vector<Run> runs_;
   std::vector<Moment> moments_;
   Tensor state_;
 };

@@ -4,6 +4,28 @@
 
 namespace weft {
 
+namespace {
+
+// Elements [begin, end) of a box, from dim `dim` on, as boxes in row-major order: what is left of the row of the first, whole
+// rows, what is there of the row of the last.
+void cut_box(const Box& box, std::int64_t begin, std::int64_t end, int dim, std::vector<Box>& out) {
+  std::int64_t row = 1;
+  for (int inner = dim + 1; inner < box.size.rank(); ++inner) row *= box.size[inner];
+  const auto rows = [&](std::int64_t first, std::int64_t last) {
+    Box part = box;
+    part.begin[dim] += first;
+    part.size[dim] = last - first;
+    return part;
+  };
+  const std::int64_t whole = (begin + row - 1) / row, last = end / row;
+  if (whole > last) return cut_box(rows(last, last + 1), begin - last * row, end - last * row, dim + 1, out);
+  if (begin < whole * row) cut_box(rows(whole - 1, whole), begin - (whole - 1) * row, row, dim + 1, out);
+  if (whole < last) out.push_back(rows(whole, last));
+  if (last * row < end) cut_box(rows(last, last + 1), 0, end - last * row, dim + 1, out);
+}
+
+}  // namespace
+
 Slice Slice::whole(Shape global_shape) {
   Shape origin = global_shape;
   for (int dim = 0; dim < origin.rank(); ++dim) origin[dim] = 0;
@@ -30,6 +52,19 @@ Shape Slice::local_shape() const {
     shape[0] += boxes[i].size[0];
   }
   return shape;
+}
+
+std::vector<Box> Slice::kept_boxes() const {
+  if (!flat) return boxes;
+  std::vector<Box> kept;
+  std::int64_t box_begin = 0;
+  for (const Box& box : boxes) {
+    const std::int64_t count = box.size.numel();
+    const std::int64_t begin = std::max((*flat)[0], box_begin), end = std::min((*flat)[1], box_begin + count);
+    if (begin < end) cut_box(box, begin - box_begin, end - box_begin, 0, kept);
+    box_begin += count;
+  }
+  return kept;
 }
 
 void Slice::for_each_run(const std::function<void(std::int64_t, std::int64_t, std::int64_t)>& run) const {

@@ -47,6 +47,8 @@ struct Slice {
   std::int64_t numel() const;
   /// The shape of local storage: the box's if there is one, all rows of equal-width boxes, else flat.
   Shape local_shape() const;
+  /// The boxes of what is kept, in local storage order: those of the slice, cut where its flat range begins and ends.
+  std::vector<Box> kept_boxes() const;
   /// Calls `run(local, global, count)` for each maximal run of elements consecutive both in local storage and in the
   /// logical row-major tensor, in local order.
   void for_each_run(const std::function<void(std::int64_t local, std::int64_t global, std::int64_t count)>& run) const;

@@ -26,8 +26,8 @@ MutView grad_of(const Parameter* bias) { return bias ? bias->grad().mut() : MutV
 
 // Gradients of the weight from all rows at once, so that their order of summation does not depend on the chunks.
 void weight_gradient(ExecContext& exec, Parameter& weight, Parameter* bias, const Tensor& dy, const Tensor& x) {
-  exec.kernels().linear.backward_weight(exec, dy.view(), x.view(), write_of(weight, bias), weight.grad().mut(),
-                                        grad_of(bias));
+  const Write write = write_of(weight, bias);
+  exec.kernels().linear.backward_weight(exec, dy.view(), x.view(), write, weight.grad().mut(), grad_of(bias));
 }
 
 struct ColumnBackward {
@@ -128,7 +128,7 @@ ColumnLinear::ColumnLinear(const BuildContext& build, std::int64_t in, std::int6
 Tensor ColumnLinear::forward(OpContext& cx, const Tensor& x, Epilogue epilogue) const {
   if (group_.size() == 1) return ops::linear(cx, x, *weight_, bias_, epilogue);
   const StreamRows rows = group_.rows(cx);
-  const std::int64_t n = weight_->value().shape()[0], k = weight_->value().shape()[1];
+  const std::int64_t n = weight_->shape()[0], k = weight_->shape()[1];
   WEFT_CHECK(x.view().cols() == k && x.view().rows() == rows.local(), "{} into {} [.., {}]", to_string(x.shape()),
              weight_->name(), k);
   const Tensor local = as_rows(x);
@@ -176,7 +176,7 @@ RowLinear::RowLinear(const BuildContext& build, std::int64_t in, std::int64_t ou
 Tensor RowLinear::forward(OpContext& cx, const Tensor& x) const {
   if (group_.size() == 1) return ops::linear(cx, x, *weight_, bias_);
   const StreamRows rows = group_.rows(cx);
-  const std::int64_t n = weight_->value().shape()[0], k = weight_->value().shape()[1];
+  const std::int64_t n = weight_->shape()[0], k = weight_->shape()[1];
   WEFT_CHECK(x.view().cols() == k && x.view().rows() == rows.rows, "{} into {} [.., {}]", to_string(x.shape()),
              weight_->name(), k);
   const Tensor x_rows = as_rows(x), all = make(cx.exec, rows.filled(), n, x.dtype());

@@ -56,8 +56,8 @@ ops::CrossEntropy cross_entropy(OpContext& cx, const TensorGroup& group, const T
                                 const ops::LossTargets& targets) {
   Parameter& weight = table.parameter();
   if (group.size() == 1) return ops::cross_entropy(cx, h, weight, targets);
-  const std::int64_t m = h.view().rows(), d = h.view().cols(), v = weight.value().shape()[0];
-  WEFT_CHECK(weight.value().shape()[1] == d, "width {} into {}", d, weight.name());
+  const std::int64_t m = h.view().rows(), d = h.view().cols(), v = weight.shape()[0];
+  WEFT_CHECK(weight.shape()[1] == d, "width {} into {}", d, weight.name());
   const View h_MD = h.view().reshaped({m, d});
   ops::CrossEntropy result{cx.empty({m}, DType::f32), cx.empty({1}, DType::f64)};
   Tensor dh;

@@ -38,7 +38,8 @@ class FiberDevice : public testing::Test {
   Outcome train(const std::string& out, const std::string& device, const Words& more = {}, int ranks = 0,
                 const Words& environment = {}) const {
     Words words = {"train", "--data", data_, "--out", folder_ / out, "--device", device, "--quiet"};
-    for (const auto& [option, value] : std::map<std::string, std::string>{{"layers", "1"},
+    for (const auto& [option, value] : std::map<std::string, std::string>{{"steps", std::to_string(steps)},
+                                                                          {"layers", "1"},
                                                                           {"d-model", "16"},
                                                                           {"heads", "2"},
                                                                           {"seq", "12"},
@@ -50,8 +51,7 @@ class FiberDevice : public testing::Test {
                                                                           {"warmup", "0"},
                                                                           {"threads", "1"},
                                                                           {"valid-tokens", "40"}})
-      words.insert(words.end(), {"--" + option, value});
-    if (std::ranges::find(more, "--steps") == more.end()) words.insert(words.end(), {"--steps", std::to_string(steps)});
+      if (std::ranges::find(more, "--" + option) == more.end()) words.insert(words.end(), {"--" + option, value});
     words.insert(words.end(), more.begin(), more.end());
     if (ranks > 0) {
       const Words launch = {"launch", "-n", std::to_string(ranks), "--"};
@@ -119,6 +119,36 @@ TEST_F(FiberDevice, RanksSumTheirGradientsThroughHostMemory) {
     for (const char* name : {"loss", "valid_loss"})
       expect_near(column("one_cpu", name), column("ranks_" + wire, name), tolerance);
     expect_near(column("one_cpu", "grad_norm"), column("ranks_" + wire, "grad_norm"), 5 * tolerance);
+  }
+}
+
+TEST_F(FiberDevice, RanksShareOutTheirStateInEveryZeroStageAndResumeInAnother) {
+  ASSERT_EQ(train("one_cpu", "cpu", {"--dtype", "f32"}).status, 0);
+  for (const std::string stage : {"1", "2", "3"}) {
+    SCOPED_TRACE("--zero " + stage);
+    const std::string out = "zero_" + stage, other = std::to_string(3 - std::stoi(stage));
+    const Words more = {"--dtype", "f32", "--micro-batch", "1", "--recompute", "block", "--zero"};
+    const auto run = [&](const std::string& zero, const std::string& end) {
+      Words words = more;
+      words.insert(words.end(), {zero, "--steps", end, "--valid-every", "3"});
+      return train(out, "cuda", words, 2);
+    };
+    const Outcome first = run(stage, "5");
+    ASSERT_EQ(first.status, 0) << first.err;
+    const Outcome rest = run(other, "8");
+    ASSERT_EQ(rest.status, 0) << rest.err;
+    expect_near(column("one_cpu", "loss"), column(out, "loss"), 1e-5);
+    expect_near(column("one_cpu", "grad_norm"), column(out, "grad_norm"), 5e-5);
+    EXPECT_NEAR(std::stod(column("one_cpu", "valid_loss").at(8)), std::stod(column(out, "valid_loss").at(8)), 1e-4);
+  }
+}
+
+TEST_F(FiberDevice, RecordedStepsOfOneRankUnderZeroTrainAsWithout) {
+  ASSERT_EQ(train("whole", "cuda").status, 0);
+  for (const std::string stage : {"1", "3"}) {
+    const Outcome outcome = train("stage" + stage, "cuda", {"--zero", stage, "--valid-every", "3"});
+    ASSERT_EQ(outcome.status, 0) << outcome.err;
+    expect_near(column("whole", "loss"), column("stage" + stage, "loss"), 1e-5);
   }
 }
 

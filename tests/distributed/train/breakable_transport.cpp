@@ -111,6 +111,11 @@ class BreakableTransport final : public Transport {
   }
   void keep_own_part(const Collective& what) const {
     if (what.kind == CollectiveKind::all_reduce) return;
+    if (what.kind == CollectiveKind::all_gather) {
+      std::memmove(static_cast<char*>(what.output.data) + static_cast<std::size_t>(rank()) * what.input.bytes(),
+                   what.input.data, what.input.bytes());
+      return;
+    }
     WEFT_CHECK(what.kind == CollectiveKind::reduce_scatter, "{} cannot be skipped", name_of(what.kind));
     std::memmove(what.output.data,
                  static_cast<const char*>(what.input.data) + static_cast<std::size_t>(rank()) * what.output.bytes(),

@@ -1,4 +1,5 @@
 // What any mesh saves, any other reads.
+#include <algorithm>
 #include <cstdlib>
 #include <filesystem>
 
@@ -13,26 +14,29 @@ namespace {
 /// Each element of each stored tensor of a rank's, with a number that only its place in the whole gives.
 template <class Each>
 void for_elements(TrainingRun& run, Each&& each) {
-  const auto visit = [&](const Tensor& flat, float tensor) {
+  const ParameterStore& store = run.parameters();
+  const auto visit = [&](float tensor, auto&& stored_in) {
     float offset = 0;
-    for (Parameter* parameter : run.parameters().all())
-      for (const ParameterStore::Place& place : run.parameters().places()) {
-        if (place.parameter != parameter) continue;
-        float* data = flat.mut().as<float>() + place.offset;
-        parameter->slice().for_each_run([&](std::int64_t local, std::int64_t global, std::int64_t count) {
-          for (std::int64_t i = 0; i < count; ++i)
-            each(data[local + i], tensor + offset + 0.25f * static_cast<float>(global + i));
-        });
-        offset += 1000;
-      }
+    for (Parameter* parameter : store.all()) {
+      const auto place = std::ranges::find(store.places(), parameter, &ParameterStore::Place::parameter);
+      const ParameterStore::Stored stored = stored_in(*place);
+      float* data = stored.data.mut().template as<float>();
+      stored.slice.for_each_run([&](std::int64_t local, std::int64_t global, std::int64_t count) {
+        for (std::int64_t i = 0; i < count; ++i)
+          each(data[local + i], tensor + offset + 0.25f * static_cast<float>(global + i));
+      });
+      offset += 1000;
+    }
   };
-  visit(run.parameters().flat_values(), 1);
+  visit(1, [&](const ParameterStore::Place& place) { return store.stored_value(place); });
   for (std::size_t i = 0; i < run.optimizer().moments().size(); ++i)
-    visit(run.optimizer().moments()[i].flat, -1e5f * static_cast<float>(i + 1));
+    visit(-1e5f * static_cast<float>(i + 1), [&](const ParameterStore::Place& place) {
+      return store.stored_state(place, run.optimizer().moments()[i].flat);
+    });
 }
 
-std::vector<Layout> meshes(Style style) {
-  const int n = world().size();
+/// Every mesh of the ranks, in ZeRO's stages from `stage` on in turn.
+std::vector<Layout> meshes(Style style, std::int64_t stage, int n) {
   std::vector<MeshSizes> sizes = {{1, n, 1, 1}, {1, 1, n, 1}};
   if (heads_fit(config(style).heads, config(style).kv_heads, n)) sizes.push_back({1, 1, 1, n});
   if (n == 4) {
@@ -41,7 +45,12 @@ std::vector<Layout> meshes(Style style) {
     sizes.push_back({1, 1, 2, 2});
   }
   std::vector<Layout> layouts;
-  for (const MeshSizes& mesh : sizes) layouts.push_back({.style = style, .mesh = mesh});
+  for (const MeshSizes& mesh : sizes) {
+    Layout layout{.style = style, .mesh = mesh};
+    layout.bucket_bytes = stage % 2 ? 1 : 50000;
+    layout.zero = static_cast<ZeroStage>(stage++ % 4);
+    layouts.push_back(layout);
+  }
   return layouts;
 }
 
@@ -81,22 +90,48 @@ class CheckpointLayoutsTest : public ::testing::Test {
 
 void expect_each_element_once(const std::filesystem::path& saved, const Layout& writer) {
   for (const auto& [name, tensor] : read_index(world(), saved).tensors) {
-    std::int64_t count = 0;
-    for (const CheckpointPiece& piece : tensor.pieces) count += piece.box.size.numel();
-    EXPECT_EQ(count, tensor.shape.numel()) << name << " of " << name_of(writer);
+    std::vector<int> pieces(static_cast<std::size_t>(tensor.shape.numel()));
+    for (const CheckpointPiece& piece : tensor.pieces) {
+      Slice slice;
+      slice.global_shape = tensor.shape;
+      slice.boxes = {piece.box};
+      slice.for_each_run([&](std::int64_t, std::int64_t global, std::int64_t count) {
+        for (std::int64_t i = 0; i < count; ++i) ++pieces[static_cast<std::size_t>(global + i)];
+      });
+    }
+    EXPECT_EQ(std::ranges::count(pieces, 1), tensor.shape.numel()) << name << " of " << name_of(writer);
   }
 }
 
-TEST_F(CheckpointLayoutsTest, AnyMeshReadsWhatAnyOtherWrote) {
+TEST_F(CheckpointLayoutsTest, AnyMeshAndStageReadsWhatAnyOtherWrote) {
   std::int64_t number = 0;
+  const auto self = make_self_communicator(comm_log());
   for (const Style style : {Style::gpt2, Style::llama})
-    for (const Layout& writer : meshes(style)) {
+    for (const Layout& writer : meshes(style, style == Style::gpt2 ? 0 : 2, world().size())) {
       const std::filesystem::path saved = save(world(), writer, ++number);
       expect_each_element_once(saved, writer);
-      for (const Layout& reader : meshes(style)) expect_all(world(), reader, saved);
-      const auto self = make_self_communicator(comm_log());
-      expect_all(*self, {.style = style}, saved);
+      for (const Layout& reader : meshes(style, number, world().size())) expect_all(world(), reader, saved);
+      expect_all(*self, {.style = style, .zero = static_cast<ZeroStage>(number % 4)}, saved);
     }
+}
+
+TEST_F(CheckpointLayoutsTest, AnyNumberOfRanksReadsWhatAnyOtherWrote) {
+  const int n = world().size();
+  const bool first = world().rank() < 2;
+  const auto two = world().split(first ? 0 : 1, world().rank(), "some");
+  std::int64_t number = 0;
+  for (const Layout& writer : meshes(Style::gpt2, 1, 2)) {
+    ++number;
+    if (first) save(*two, writer, number);
+    world().barrier().wait();
+    const std::filesystem::path saved = folder_ / fmt::format("step-{:08}", number);
+    expect_each_element_once(saved, writer);
+    for (const Layout& reader : meshes(Style::gpt2, number, n)) expect_all(world(), reader, saved);
+  }
+  for (const Layout& writer : meshes(Style::gpt2, 3, n)) {
+    const std::filesystem::path saved = save(world(), writer, ++number);
+    for (const Layout& reader : meshes(Style::gpt2, number, two->size())) expect_all(*two, reader, saved);
+  }
 }
 
 }  // namespace

@@ -64,17 +64,44 @@ Layout mixed(DType compute) {
 }
 
 TEST_F(LayoutsTest, TheSameLayoutTwiceGivesTheSameBits) {
-  for (const DType dtype : {DType::f32, DType::bf16}) {
-    const Training one = train(world(), mixed(dtype)), two = train(world(), mixed(dtype));
+  for (const auto& [dtype, zero] : {std::pair{DType::f32, ZeroStage::none},
+                                    {DType::bf16, ZeroStage::none},
+                                    {DType::f32, ZeroStage::gradients},
+                                    {DType::bf16, ZeroStage::parameters}}) {
+    Layout layout = mixed(dtype);
+    layout.zero = zero;
+    const Training one = train(world(), layout), two = train(world(), layout);
     EXPECT_EQ(std::memcmp(one.values.data(), two.values.data(), one.values.size() * sizeof(float)), 0);
     EXPECT_EQ(one.losses, two.losses);
   }
 }
 
-TEST_F(LayoutsTest, Bf16StaysNearF32) {
-  const Training run = train(world(), mixed(DType::bf16));
+void expect_near_f32(const Layout& layout) {
+  const Training run = train(world(), layout);
+  const std::vector<double>& right = LayoutsTest::alone(layout.style).losses;
   for (std::size_t i = 0; i < run.losses.size(); ++i)
-    EXPECT_NEAR(run.losses[i], alone(Style::gpt2).losses[i], 5e-3 * alone(Style::gpt2).losses[i]) << "step " << i + 1;
+    EXPECT_NEAR(run.losses[i], right[i], 5e-3 * right[i]) << "step " << i + 1 << " of " << name_of(layout);
+  EXPECT_TRUE(run.holders_agree) << name_of(layout);
+}
+
+TEST_F(LayoutsTest, Bf16StaysNearF32OnEveryKindOfMesh) {
+  expect_near_f32(mixed(DType::bf16));
+  const std::vector<Layout> all = sweep(world().size());
+  for (std::size_t i = 0; i < all.size(); i += 3) {
+    Layout layout = all[i];
+    layout.compute = DType::bf16;
+    expect_near_f32(layout);
+  }
+}
+
+TEST_F(LayoutsTest, GradientsThatTravelInBf16StayNearF32InEveryStage) {
+  for (int stage = 0; stage <= 3; ++stage) {
+    Layout layout;
+    layout.zero = static_cast<ZeroStage>(stage);
+    layout.wire = Wire::bf16;
+    layout.micro_batch = 7;
+    expect_near_f32(layout);
+  }
 }
 
 TEST_F(LayoutsTest, AllRanksHoldTheSameBits) {
@@ -123,6 +150,20 @@ TEST_F(LayoutsTest, ASkippedOrScaledReductionOverReplicasIsSeen) {
   expect_seen({}, {.group = "pp+dp+sp+tp", .dtype = DType::f64});
   const auto whole = make_breakable(world(), comm_log(), [](const std::string&, const Collective&) { return Break(); });
   EXPECT_TRUE(compare(alone(Style::gpt2), train(*whole, {})).equal());
+}
+
+TEST_F(LayoutsTest, ABrokenCollectiveOfAnyZeroStageIsSeen) {
+  if (world().size() == 1) return;  // nothing is shared out
+  for (const ZeroStage stage : {ZeroStage::optimizer, ZeroStage::gradients, ZeroStage::parameters}) {
+    Layout layout;
+    layout.zero = stage;
+    layout.micro_batch = 7;
+    expect_seen(layout, {.group = "dp+sp", .kind = CollectiveKind::reduce_scatter});
+    expect_seen(layout, {.group = "dp+sp", .kind = CollectiveKind::reduce_scatter, .broken = twice});
+    expect_seen(layout, {.group = "dp+sp", .kind = CollectiveKind::all_gather, .broken = twice});
+    expect_seen(layout, {.group = "pp+dp+sp+tp", .dtype = DType::f64, .single = true});
+    if (stage != ZeroStage::parameters) expect_seen(layout, {.group = "dp+sp", .kind = CollectiveKind::all_gather});
+  }
 }
 
 TEST_F(LayoutsTest, ABrokenTensorParallelCollectiveIsSeen) {

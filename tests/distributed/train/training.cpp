@@ -1,5 +1,7 @@
 #include "tests/distributed/train/training.hpp"
 
+#include <algorithm>
+#include <array>
 #include <cmath>
 
 #include "parallel/layers/sequence_attention.hpp"
@@ -76,17 +78,18 @@ LmConfig config(Style style) {
 double learning_rate(Style style) { return style == Style::gpt2 ? 3e-3 : 1.5e-3; }
 
 std::string name_of(const Layout& layout) {
-  return fmt::format("{} dp {} sp {} tp {} {} {} rows {} micro-batch {}",
+  constexpr std::array<std::string_view, 3> recompute = {"kept", "mixers recomputed", "blocks recomputed"};
+  return fmt::format("{} dp {} sp {} tp {} {} {} rows {} micro-batch {} zero {} {}",
                      layout.style == Style::gpt2 ? "gpt2" : "llama", layout.mesh.dp, layout.mesh.sp, layout.mesh.tp,
                      layout.sharding.sp_attention == SequenceAttention::ring ? "ring" : "exchange",
-                     layout.sharding.tp_sequence ? "shared" : "whole", layout.sharding.chunk_rows, layout.micro_batch);
+                     layout.sharding.tp_sequence ? "shared" : "whole", layout.sharding.chunk_rows, layout.micro_batch,
+                     static_cast<int>(layout.zero), recompute[static_cast<std::size_t>(layout.recompute)]);
 }
 
 TrainingRun::TrainingRun(Communicator& ranks, const Layout& layout)
     : engine_(one_thread()), mesh_(ranks, comm_log(), layout.mesh), layout_(layout),
       built_(build_model(config(layout.style), mesh_, layout.sharding)) {
-  built_->store.allocate_values(engine_.exec());
-  built_->store.allocate_grads(engine_.exec());
+  allocate_parameters(engine_.exec(), built_->store, mesh_, layout.zero, layout.bucket_bytes);
   built_->store.initialize(engine_.exec(), 5);
   optimizer_ = std::make_unique<Optimizer>(AdamWSpec{}, built_->store, engine_.exec());
   SamplerOptions order;
@@ -101,7 +104,8 @@ TrainingRun::TrainingRun(Communicator& ranks, const Layout& layout)
   options.clip = 1;
   options.compute = layout.compute;
   options.sharding = layout.sharding;
-  options.buckets.bytes = layout.bucket_bytes;
+  options.buckets = {layout.zero, layout.wire};
+  options.recompute = layout.recompute;
   step_ = std::make_unique<TrainingStep>(Worker{engine_, mesh_, comm_log()}, *built_, *optimizer_, *sampler_, options);
 }
 
@@ -112,16 +116,24 @@ StepResult TrainingRun::step(int number) {
 Training train(Communicator& ranks, const Layout& layout) {
   TrainingRun run(ranks, layout);
   Training result;
-  for (const Parameter* parameter : run.parameters().all())
-    result.initial.push_back(whole(ranks, parameter->slice(), parameter->value(), result.holders_agree));
+  const auto gather = [&](auto&& stored, std::vector<std::vector<float>>& to) {
+    for (const Parameter* parameter : run.parameters().all()) {
+      const auto place = std::ranges::find(run.parameters().places(), parameter, &ParameterStore::Place::parameter);
+      const ParameterStore::Stored part = stored(*place);
+      to.push_back(whole(ranks, part.slice, part.data, result.holders_agree));
+    }
+  };
+  const auto value = [&](const ParameterStore::Place& place) { return run.parameters().stored_value(place); };
+  gather(value, result.initial);
   for (int i = 1; i <= steps; ++i) {
     const StepResult done = run.step(i);
     result.losses.push_back(done.loss);
     result.norms.push_back(done.grad_norm);
     if (i > 1) continue;
-    for (const Parameter* parameter : run.parameters().all())
-      result.gradients.push_back(whole(ranks, parameter->slice(), parameter->grad(), result.holders_agree));
+    gather([&](const ParameterStore::Place& place) { return run.parameters().stored_grad(place); }, result.gradients);
   }
+  run.settle();
+  gather(value, result.last);
   const Tensor& values = run.parameters().flat_values();
   const float* data = values.view().as<float>();
   result.values.assign(data, data + values.numel());
@@ -172,6 +184,18 @@ std::vector<Layout> sweep(int ranks) {
           layouts.push_back(layout);
         }
       }
+  // Each once more under ZeRO, and data parallelism alone in every stage, with everything else mixed.
+  const std::size_t plain = layouts.size();
+  for (std::size_t i = 0; i < plain; ++i)
+    for (std::size_t stage = 1; stage <= 3; ++stage) {
+      Layout layout = layouts[i];
+      if (layout.mesh.dp < ranks && stage != 1 + i % 3) continue;
+      layout.zero = static_cast<ZeroStage>(stage);
+      layout.recompute = static_cast<Recompute>((i + stage) % 3);
+      layout.micro_batch = stage == 1 ? batch : 7;
+      layout.bucket_bytes = i % 2 ? 1 : 20000;
+      layouts.push_back(layout);
+    }
   return layouts;
 }
 

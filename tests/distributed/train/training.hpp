@@ -25,6 +25,9 @@ struct Layout {
   Style style = Style::gpt2;
   MeshSizes mesh = {};
   ShardingOptions sharding = {};
+  ZeroStage zero = ZeroStage::none;
+  Recompute recompute = Recompute::none;
+  Wire wire = Wire::native;
 };
 
 std::string name_of(const Layout& layout);
@@ -34,6 +37,7 @@ class TrainingRun {
  public:
   TrainingRun(Communicator& ranks, const Layout& layout);
   StepResult step(int number);
+  void settle() { step_->settle(); }
   ParameterStore& parameters() { return built_->store; }
   Optimizer& optimizer() { return *optimizer_; }
   ExecContext& exec() { return engine_.exec(); }
@@ -53,6 +57,7 @@ struct Training {
   bool holders_agree = true;  ///< to the bit: initial values and gradients of step 1, on all ranks that hold them
   std::vector<std::vector<float>> gradients;  ///< of step 1, whole, by parameter
   std::vector<std::vector<float>> initial;    ///< values before it, whole
+  std::vector<std::vector<float>> last;       ///< values at the end, whole
   std::vector<float> values;                  ///< this rank's at the end
 };
 

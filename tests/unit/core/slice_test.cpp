@@ -84,6 +84,11 @@ TEST(Slice, RunsNameEveryElementOfAnyBoxesAndFlatRange) {
     }
     ASSERT_EQ(indices(slice), walked(slice)) << "trial " << trial;
     ASSERT_EQ(static_cast<std::int64_t>(walked(slice).size()), slice.numel());
+    Slice cut = slice;
+    cut.flat.reset();
+    cut.boxes = slice.kept_boxes();
+    ASSERT_EQ(walked(cut), walked(slice)) << "trial " << trial << ": as boxes";
+    for (const Box& box : cut.boxes) ASSERT_GT(box.size.numel(), 0);
   }
 }
 
