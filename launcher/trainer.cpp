@@ -1,15 +1,13 @@
 #include "launcher/trainer.hpp"
 
 #include <algorithm>
-#include <cmath>
 
 #include "core/base/clock.hpp"
 #include "core/base/log.hpp"
 #include "core/io/atomic_file.hpp"
 #include "launcher/data_setup.hpp"
 #include "launcher/evaluation.hpp"
-#include "launcher/report.hpp"
-#include "launcher/run_files.hpp"
+#include "launcher/memory_prediction.hpp"
 #include "launcher/sharding_setup.hpp"
 #include "launcher/signals.hpp"
 #include "parallel/comm/agreement.hpp"
@@ -51,9 +49,10 @@ Trainer::Trainer(const Options& options, Session& session)
   options_.run.dtype = compute_ == DType::bf16 ? DTypeChoice::bf16 : DTypeChoice::f32;
   config_ = config_text(options_);
   ExecContext& exec = session.engine().exec();
-  const auto zero = static_cast<ZeroStage>(options.layout.zero);
-  allocate_parameters(exec, built_->store, session.mesh(), zero,
-                      static_cast<std::size_t>(options.layout.bucket_mb * 1048576.0));
+  const StepOptions step = step_options();
+  const auto bucket_bytes = static_cast<std::size_t>(options.layout.bucket_mb * 1048576.0);
+  check_memory(config, step, bucket_bytes);
+  allocate_parameters(exec, built_->store, session.mesh(), step.buckets.zero, bucket_bytes);
   optimizer_ = std::make_unique<Optimizer>(make_optimizer_spec(options.optim), built_->store, exec);
   schedule_ = make_schedule(options.schedule, train.steps);
   state_.seed = options.run.seed;
@@ -61,6 +60,14 @@ Trainer::Trainer(const Options& options, Session& session)
   start_or_resume();
   open_outputs();
 
+  training_ = std::make_unique<TrainingStep>(session.worker(), *built_, *optimizer_, *sampler_, step);
+}
+
+Trainer::~Trainer() = default;
+
+StepOptions Trainer::step_options() const {
+  const Options& options = options_;
+  const TrainOptions& train = options.train;
   StepOptions step;
   step.batch = train.batch;
   step.micro_batch = choose_micro_batch();
@@ -69,15 +76,35 @@ Trainer::Trainer(const Options& options, Session& session)
   step.clip = static_cast<float>(options.optim.clip);
   step.compute = compute_;
   step.sharding = sharding_;
-  step.buckets = {zero, options.layout.grad_wire == WireChoice::bf16 ? Wire::bf16 : Wire::native};
+  step.buckets = {static_cast<ZeroStage>(options.layout.zero),
+                  options.layout.grad_wire == WireChoice::bf16 ? Wire::bf16 : Wire::native};
   step.recompute = options.layout.recompute == RecomputeChoice::block       ? Recompute::block
                    : options.layout.recompute == RecomputeChoice::attention ? Recompute::attention
                                                                             : Recompute::none;
   step.replay = train.cuda_graph == GraphChoice::off ? StepReplay::off : StepReplay::automatic;
-  training_ = std::make_unique<TrainingStep>(session.worker(), *built_, *optimizer_, *sampler_, step);
+  return step;
 }
 
-Trainer::~Trainer() = default;
+// Before the first allocation.
+void Trainer::check_memory(const LmConfig& config, const StepOptions& step, std::size_t bucket_bytes) {
+  if (options_.run.memory_limit == 0) return;
+  Engine& engine = session_.engine();
+  const Mesh& mesh = session_.mesh();
+  const MeshSizes sizes{mesh.size(Axis::pp), mesh.size(Axis::dp), mesh.size(Axis::sp), mesh.size(Axis::tp)};
+  const MemoryPlan plan{config,
+                        make_optimizer_spec(options_.optim),
+                        step,
+                        bucket_bytes,
+                        sizes,
+                        session_.mpi().rank(),
+                        engine.exec().device().kind,
+                        engine.device().facts(),
+                        engine.exec().threads()};
+  run_on_all(session_.world(), [&] {
+    if (const std::string misfit = memory_misfit(plan, options_.run.memory_limit); !misfit.empty())
+      throw UserError(misfit);
+  });
+}
 
 std::int64_t Trainer::choose_micro_batch() const {
   const std::int64_t local = options_.train.batch / session_.mesh().size(Axis::dp);
@@ -138,59 +165,7 @@ void Trainer::start_or_resume() {
   if (started_from_.parent_path() == checkpoints_) saved_step_ = state_.step;
 }
 
-void Trainer::open_flight_recorder() {
-  const int rank = session_.mpi().rank();
-  const std::filesystem::path folder = std::filesystem::path(options_.run.out) / "flight";
-  std::error_code ignored;  // opening the file below says what is wrong
-  std::filesystem::create_directories(folder, ignored);
-  try {
-    session_.log().open_flight_recorder(folder / fmt::format("rank-{:05}.bin", rank), rank,
-                                        session_.mpi().places()[static_cast<std::size_t>(rank)].host);
-  } catch (const Error& failed) {
-    log_warning("training goes on without a flight record: {}", failed.what());
-  }
-}
-
-void Trainer::open_outputs() {
-  const std::string owes = from_first_rank(session_.world(), [&] {
-    folder_ = std::make_unique<RunFolder>(options_.run.out);
-    take_folder();
-    folder_->write_config(options_);
-    seconds_before_ = folder_->open_metrics(state_.step);
-    read_earlier_rows();
-    return owes_validation_ ? "yes" : "";
-  });
-  owes_validation_ = !owes.empty();
-  open_flight_recorder();
-  if (!folder_) return;
-  ProgressOptions shown = detect_progress(options_.run.quiet);
-  shown.steps = options_.train.steps;
-  shown.first_step = state_.step;
-  shown.max_seconds = options_.train.max_time;
-  shown.log_every = options_.train.log_every;
-  progress_ = std::make_unique<Progress>(shown);
-  progress_->note(fmt::format("{} parameters, {} training tokens, {}",
-                              format_count(static_cast<double>(built_->store.global_numel())),
-                              format_count(static_cast<double>(total_tokens(data_.train))), describe_device()));
-  if (state_.step > 0) progress_->note(fmt::format("resumed at step {} from {}", state_.step, started_from_.string()));
-}
-
-// What the run's earlier starts have measured, and whether the last of them left out a validation.
-void Trainer::read_earlier_rows() {
-  const RunMetrics earlier = read_metrics(folder_->metrics());
-  for (const StepMetrics& row : earlier.steps) rates_.push_back(row.tokens_per_s);
-  for (const ValidMetrics& row : earlier.valid)
-    best_valid_ = std::min(best_valid_.value_or(row.valid_loss), row.valid_loss);
-  const bool done = !earlier.valid.empty() && earlier.valid.back().step == state_.step;
-  owes_validation_ = valid_ && state_.step > 0 && validation_is_due() && !done;
-}
-
 bool Trainer::validation_is_due() const { return validates_after(state_.step); }
-
-std::string Trainer::describe_device() {
-  const int ranks = session_.world().size();
-  return fmt::format("{} rank{} on {}", ranks, ranks == 1 ? "" : "s", session_.engine().description());
-}
 
 double Trainer::elapsed() const { return seconds_now() - began_; }
 
@@ -214,27 +189,6 @@ void Trainer::check_skipped(const StepResult& result) {
   if (state_.skipped_in_a_row > options_.train.nonfinite_limit)
     fail("step {}: {} is not finite, and so were the {} steps before it (--nonfinite-limit {})", state_.step, where,
          state_.skipped_in_a_row - 1, options_.train.nonfinite_limit);
-}
-
-void Trainer::report(const StepResult& result, double seconds, double lr, double exposed_ms) {
-  if (!folder_) return;
-  StepMetrics row;
-  row.step = state_.step;
-  row.loss = result.loss;
-  row.lr = lr;
-  row.grad_norm = result.grad_norm;
-  row.tokens = state_.tokens;
-  row.tokens_per_s = static_cast<double>(options_.train.batch * options_.train.seq) / seconds;
-  row.step_ms = seconds * 1e3;
-  row.tflops_per_rank = result.flops / seconds * 1e-12;
-  row.mfu = result.flops / seconds / session_.engine().matrix_rate(compute_);
-  row.comm_exposed_ms = exposed_ms;
-  row.memory_peak_bytes = static_cast<std::int64_t>(session_.engine().memory().stats().total_peak);
-  row.seconds = seconds_before_ + elapsed();
-  row.skipped = result.skipped;
-  rates_.push_back(row.tokens_per_s);
-  progress_->step(row);
-  if (state_.step % options_.train.log_every == 0 || state_.step == options_.train.steps) folder_->append(row);
 }
 
 bool Trainer::is_due(std::int64_t step, std::int64_t every) const { return every > 0 && step % every == 0; }
@@ -381,30 +335,6 @@ ExitStatus Trainer::finish(ExitStatus status) {
   if (status == ExitStatus::stopped && progress_)
     progress_->note(fmt::format("stopped at step {} after saving; the same command goes on from there", state_.step));
   return status;
-}
-
-void Trainer::write_outcome(const std::string& status) {
-  RunSummary summary;
-  summary.status = status;
-  summary.device = describe_device();
-  for (const Axis axis : {Axis::dp, Axis::sp, Axis::tp})
-    if (const int size = session_.mesh().size(axis); size > 1 || axis == Axis::dp)
-      summary.layout += fmt::format("{}{} {}", summary.layout.empty() ? "" : " ", name_of(axis), size);
-  summary.dtype = name_of(compute_);
-  summary.parameters = built_->store.global_numel();
-  summary.ranks = session_.world().size();
-  summary.tokens = state_.tokens;
-  summary.steps = state_.step;
-  summary.seconds = seconds_before_ + elapsed();
-  summary.best_valid_loss = best_valid_;
-  if (!rates_.empty()) {
-    const auto middle = rates_.begin() + static_cast<std::ptrdiff_t>(rates_.size() / 2);
-    std::ranges::nth_element(rates_, middle);
-    summary.tokens_per_s = *middle;
-  }
-  folder_->write_summary(summary);
-  folder_->flush();
-  write_report(folder_->root());
 }
 
 }  // namespace weft

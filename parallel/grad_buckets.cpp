@@ -133,6 +133,7 @@ MutView GradBuckets::all_grads(std::size_t index) const {
 }
 
 void GradBuckets::make_grads(std::size_t index) {
+  settle(index);
   const ParameterStore::Bucket& bucket = store_.buckets()[index];
   Tensor& grads = buckets_[index].grads;
   grads = Tensor::empty(exec_.memory(), {bucket.end - bucket.begin}, DType::f32, MemoryUse::gradient);
@@ -172,14 +173,12 @@ void GradBuckets::send(std::size_t index) {
     bucket.work = bucket.group->reduce_scatter(all, own, {ReduceOp::sum, options_.wire, flat.keep_alive()});
     return;
   }
-  settle(index);
   while (in_flight_.size() >= most_in_flight) settle(in_flight_.front());
   const std::int64_t count = places.kept.size();
   Tensor sum = flat.window(places.kept_at, {count});
   if (rounds_ > 1) sum = bucket.round = Tensor::empty(exec_.memory(), {count}, DType::f32, MemoryUse::gradient);
   const auto keep = std::make_shared<const std::pair<Tensor, Tensor>>(bucket.grads, sum);
   bucket.work = bucket.group->reduce_scatter(all, sum.mut(), {ReduceOp::sum, options_.wire, keep});
-  bucket.grads = {};
   for (std::size_t i = places.first_place; i < places.end_place; ++i) store_.places()[i].parameter->set_grad({});
   in_flight_.push_back(index);
 }
@@ -188,6 +187,7 @@ void GradBuckets::settle(std::size_t index) {
   Bucket& bucket = buckets_[index];
   bucket.work.wait();
   bucket.work = {};
+  bucket.grads = {};
   std::erase(in_flight_, index);
   if (!bucket.round.defined()) return;
   const std::int64_t at = store_.buckets()[index].kept_at;

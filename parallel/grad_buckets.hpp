@@ -54,7 +54,7 @@ class GradBuckets {
   struct Bucket {
     Communicator* group;
     int pending = 0;
-    Tensor grads;  ///< of the round, until they are on their way
+    Tensor grads;  ///< of the round, until they have arrived: what is in memory does not depend on the network's speed
     Tensor round;  ///< this rank's part of the round's sum, where it is added to those of earlier rounds
     Work work;
   };

@@ -49,6 +49,13 @@ std::string fitting(std::array<int, axis_count> sizes, int ranks) {
 std::string_view name_of(Axis axis) { return names[static_cast<std::size_t>(axis)]; }
 
 Mesh::Mesh(Communicator& world, CommLog& log, MeshSizes sizes)
+    : Mesh(world, sizes, [&](const MeshGroup& group) {
+        if (group.size > 1) return world.split(group.color, world.rank(), group.name, group.priority);
+        return make_self_communicator(log, group.name, world.members()[static_cast<std::size_t>(world.rank())],
+                                      world.device());
+      }) {}
+
+Mesh::Mesh(Communicator& world, MeshSizes sizes, const MakeGroup& make)
     : world_(world), sizes_{sizes.pp, sizes.dp, sizes.sp, sizes.tp} {
   constexpr auto dp = static_cast<std::size_t>(Axis::dp);
   std::int64_t others = 1;
@@ -79,25 +86,20 @@ Mesh::Mesh(Communicator& world, CommLog& log, MeshSizes sizes)
     rest /= sizes_[axis];
   }
   for (std::size_t mask = 0; mask < groups_.size(); ++mask) {
-    std::string name;
-    bool trivial = true;
-    int color = 0;
+    MeshGroup group;
     for (std::size_t axis = 0; axis < axis_count; ++axis) {
       if (mask >> axis & 1) {
-        name += (name.empty() ? "" : "+") + std::string(names[axis]);
-        trivial = trivial && sizes_[axis] == 1;
+        group.name += (group.name.empty() ? "" : "+") + std::string(names[axis]);
+        group.size *= sizes_[axis];
+        group.rank = group.rank * sizes_[axis] + coordinates_[axis];
       } else {
-        color = color * sizes_[axis] + coordinates_[axis];
+        group.color = group.color * sizes_[axis] + coordinates_[axis];
       }
     }
     // Gradients travel along dp while backward computes; what waits on the other axes comes first.
-    const Priority priority = mask >> dp & 1 ? Priority::bulk : Priority::urgent;
-    if (name.empty()) name = "self";
-    if (trivial)
-      groups_[mask] =
-          make_self_communicator(log, name, world.members()[static_cast<std::size_t>(world.rank())], world.device());
-    else
-      groups_[mask] = world.split(color, world.rank(), name, priority);
+    group.priority = mask >> dp & 1 ? Priority::bulk : Priority::urgent;
+    if (group.name.empty()) group.name = "self";
+    groups_[mask] = make(group);
   }
 }
 

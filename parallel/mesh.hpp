@@ -26,11 +26,23 @@ struct MeshSizes {
 /// Axes by their numbers.
 using AxisSet = std::bitset<axis_count>;
 
+/// A group that the mesh makes: its size, this rank's place in it, and what Communicator::split takes.
+struct MeshGroup {
+  int size = 1;
+  int rank = 0;
+  int color = 0;
+  std::string name;
+  Priority priority = Priority::urgent;
+};
+
 class Mesh {
  public:
+  using MakeGroup = std::function<std::unique_ptr<Communicator>(const MeshGroup&)>;
   /// Collective over `world`, which must outlive the mesh: makes all groups in one order on all ranks. Throws UserError
   /// with meshes that fit when the product of sizes is not the number of ranks.
   Mesh(Communicator& world, CommLog& log, MeshSizes sizes);
+  /// The same with groups of another make, for ranks that are not there.
+  Mesh(Communicator& world, MeshSizes sizes, const MakeGroup& make);
 
   int size(Axis axis) const { return sizes_[static_cast<std::size_t>(axis)]; }
   int size(std::initializer_list<Axis> axes) const;

@@ -37,6 +37,8 @@ class ExecContext {
   int threads() const { return threads_; }
   Stream stream;
   std::unique_ptr<BackendState> backend;
+  /// Kernels that no backend bound do nothing: a pass is run for the memory that it takes.
+  bool counts_only = false;
   /// The most bytes of logits that a cross-entropy holds at once (at least one row of them); 0: what suits the device.
   std::size_t logits_bytes = 0;
 

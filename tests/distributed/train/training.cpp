@@ -96,17 +96,29 @@ TrainingRun::TrainingRun(Communicator& ranks, const Layout& layout)
   order.seq = seq;
   order.seed = 5;
   sampler_ = std::make_unique<Sampler>(text(), order);
-  StepOptions options;
-  options.batch = batch;
-  options.micro_batch = layout.micro_batch;
-  options.seq = seq;
-  options.seed = 5;
-  options.clip = 1;
-  options.compute = layout.compute;
-  options.sharding = layout.sharding;
-  options.buckets = {layout.zero, layout.wire};
-  options.recompute = layout.recompute;
-  step_ = std::make_unique<TrainingStep>(Worker{engine_, mesh_, comm_log()}, *built_, *optimizer_, *sampler_, options);
+  options_.batch = batch;
+  options_.micro_batch = layout.micro_batch;
+  options_.seq = seq;
+  options_.seed = 5;
+  options_.clip = 1;
+  options_.compute = layout.compute;
+  options_.sharding = layout.sharding;
+  options_.buckets = {layout.zero, layout.wire};
+  options_.recompute = layout.recompute;
+  step_ = std::make_unique<TrainingStep>(Worker{engine_, mesh_, comm_log()}, *built_, *optimizer_, *sampler_, options_);
+}
+
+MemoryPlan TrainingRun::plan() {
+  const MeshSizes sizes{mesh_.size(Axis::pp), mesh_.size(Axis::dp), mesh_.size(Axis::sp), mesh_.size(Axis::tp)};
+  return {config(layout_.style),
+          AdamWSpec{},
+          options_,
+          layout_.bucket_bytes,
+          sizes,
+          mesh_.world().rank(),
+          exec().device().kind,
+          engine_.device().facts(),
+          exec().threads()};
 }
 
 StepResult TrainingRun::step(int number) {

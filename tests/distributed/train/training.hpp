@@ -3,7 +3,7 @@
 #include <string>
 #include <vector>
 
-#include "launcher/training_step.hpp"
+#include "launcher/memory_prediction.hpp"
 
 namespace weft::test {
 
@@ -41,11 +41,14 @@ class TrainingRun {
   ParameterStore& parameters() { return built_->store; }
   Optimizer& optimizer() { return *optimizer_; }
   ExecContext& exec() { return engine_.exec(); }
+  /// What this training takes, by the prediction.
+  MemoryPlan plan();
 
  private:
   Engine engine_;
   Mesh mesh_;
   Layout layout_;
+  StepOptions options_;
   std::unique_ptr<BuiltModel> built_;
   std::unique_ptr<Optimizer> optimizer_;
   std::unique_ptr<Sampler> sampler_;

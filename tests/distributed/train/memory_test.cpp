@@ -1,0 +1,82 @@
+// What the prediction says a layout takes is what the allocator counts.
+#include "tests/distributed/mpi_test.hpp"
+#include "tests/distributed/train/training.hpp"
+
+namespace weft::test {
+namespace {
+
+constexpr std::array categories = {MemoryUse::parameter, MemoryUse::gradient, MemoryUse::optimizer,
+                                   MemoryUse::activation};
+
+std::size_t peak(const MemoryStats& stats, MemoryUse use) { return stats.peak[static_cast<std::size_t>(use)]; }
+
+MemoryStats measured(const Layout& layout) {
+  TrainingRun run(world(), layout);
+  for (int step = 1; step <= 3; ++step) run.step(step);
+  run.settle();
+  return run.exec().memory().stats();
+}
+
+void expect_predicted(const Layout& layout) {
+  const MemoryStats found = measured(layout), predicted = predict_memory(TrainingRun(world(), layout).plan());
+  for (const MemoryUse use : categories) {
+    const auto right = static_cast<double>(peak(found, use));
+    EXPECT_NEAR(static_cast<double>(peak(predicted, use)), right, 0.05 * right)
+        << name_of(use) << " of " << name_of(layout);
+  }
+}
+
+TEST(MemoryTest, OfEveryLayoutIsPredicted) {
+  for (const Layout& layout : sweep(world().size()))
+    for (const DType compute : {DType::f32, DType::bf16}) {
+      Layout in = layout;
+      in.compute = compute;
+      expect_predicted(in);
+    }
+}
+
+TEST(MemoryTest, FallsByStageToTheFormulas) {
+  const auto n = static_cast<double>(world().size());
+  MemoryPlan plan = TrainingRun(world(), Layout{}).plan();
+  plan.model.layers = 24;
+  plan.model.tied = false;
+  std::vector<MemoryStats> stages;
+  for (int stage = 0; stage <= 3; ++stage) {
+    plan.step.buckets.zero = static_cast<ZeroStage>(stage);
+    stages.push_back(predict_memory(plan));
+  }
+  const auto of = [&](std::size_t stage, MemoryUse use) { return static_cast<double>(peak(stages[stage], use)); };
+  // The allocator's size classes are up to an eighth apart.
+  const auto near = [](double found, double expected) { EXPECT_NEAR(found, expected, expected / 8); };
+  const double all = of(0, MemoryUse::parameter);
+  near(of(0, MemoryUse::gradient), all);
+  near(of(0, MemoryUse::optimizer), 2 * all);
+  for (std::size_t stage = 1; stage <= 3; ++stage) near(of(stage, MemoryUse::optimizer), 2 * all / n);
+  near(of(1, MemoryUse::gradient), all);
+  near(of(2, MemoryUse::parameter), all);
+  // Beside this rank's part: buckets that are filled or on their way, and two units.
+  const double block = 4.0 * static_cast<double>(4 * 48 * 48 + 2 * 48 * 100 + 9 * 48 + 100);
+  for (const std::size_t stage : {2, 3}) {
+    EXPECT_GE(of(stage, MemoryUse::gradient), all / n);
+    EXPECT_LE(of(stage, MemoryUse::gradient), 1.125 * (all / n + 2 * block));
+  }
+  EXPECT_GE(of(3, MemoryUse::parameter), all / n);
+  EXPECT_LE(of(3, MemoryUse::parameter), 1.125 * (all / n + 2 * block));
+}
+
+TEST(MemoryTest, ALimitThatOneRankPassesIsRefusedWithWhatFits) {
+  MemoryPlan plan = TrainingRun(world(), Layout{}).plan();
+  plan.mesh = {1, 4, 1, 1};
+  plan.rank = 0;
+  plan.model.layers = 24;
+  plan.step.micro_batch = 1;
+  const std::size_t needed = predict_memory(plan).total_peak;
+  EXPECT_EQ(memory_misfit(plan, needed), "");
+  const std::string misfit = memory_misfit(plan, needed / 2);
+  EXPECT_NE(misfit.find("too much; of the same ranks these fit: --zero"), std::string::npos) << misfit;
+  EXPECT_NE(misfit.find("--zero 3"), std::string::npos) << misfit;
+  EXPECT_NE(memory_misfit(plan, 1000).find("no --zero and --recompute fit"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace weft::test
