@@ -46,13 +46,15 @@ std::string key_of(const Part& part) {
   return fmt::format("{}@{}+{}", part.tensor->name, join(part.box.begin), join(part.box.size));
 }
 
+// What this rank may write.
 std::vector<Part> parts_of(const std::vector<Stored>& tensors) {
   std::vector<Part> parts;
   for (const Stored& tensor : tensors) {
     std::int64_t at = 0;
     for (const Box& box : tensor.slice.kept_boxes()) {
       const std::int64_t count = box.size.numel();
-      parts.push_back({&tensor, box, View(tensor.data).slice(at, at + count)});
+      // Ranks that hold the same box may cut it at different places: the first of them writes all of it.
+      if (box.copy == 0) parts.push_back({&tensor, box, View(tensor.data).slice(at, at + count)});
       at += count;
     }
   }

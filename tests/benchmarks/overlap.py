@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""How much of data parallel's communication hides behind backward, on CPU ranks with a slowed network.
+"""How much of data parallel's and ZeRO's communication hides behind computing, on CPU ranks with a slowed network.
 
 Trains the 11M model on 2 ranks of 1 thread twice a repeat, in turn: as fast as the network is, and with a test network
-that is as slow as makes the gradients' travel take `--fraction` of backward's time (taken as 2/3 of the fast step's).
+that is as slow as makes the travel of gradients (under ZeRO also of parameters) take `--fraction` of backward's time (taken as 2/3 of the fast step's).
 Hidden = 1 - (exposed with the slow network - exposed without) / travel time; exposed is `comm_exposed_ms` of
 metrics.jsonl, the time that the program was blocked. Beside it the same from the difference of the step times.
 
-    python3 tests/benchmarks/overlap.py
+    python3 tests/benchmarks/overlap.py [--zero 0|1|2|3]
 """
 
 import argparse
@@ -27,7 +27,7 @@ RANKS = 2
 def train(options, folder, data, bandwidth):
     command = [options.mpirun, "-n", RANKS, "--map-by", "slot:PE=1", "--bind-to", "core", options.weft, "train", *SHAPE,
                "--data", data, "--dtype", options.dtype, "--steps", options.warmup + options.steps, "--device", "cpu",
-               "--out", folder, "--valid-fraction", 0, "--checkpoint-every", 0, "--resume", "none", "--quiet"]
+               "--out", folder, "--valid-fraction", 0, "--checkpoint-every", 0, "--resume", "none", "--quiet", "--zero", options.zero]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     if bandwidth:
         environment["WEFT_TEST_COMM"] = f"bandwidth={bandwidth:.0f}"
@@ -43,6 +43,7 @@ def train(options, folder, data, bandwidth):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--fraction", type=float, default=0.7, help="travel time over backward's [0.7]")
+    parser.add_argument("--zero", type=int, choices=range(4), default=0)
     parser.add_argument("--dtype", choices=("bf16", "f32"), default="bf16")
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--warmup", type=int, default=2)
@@ -61,7 +62,9 @@ def main():
             fast, slow = root / f"fast-{repeat}", root / f"slow-{repeat}"
             step, exposed = train(options, fast, data, 0)
             parameters = json.loads((fast / "run.json").read_text())["parameters"]
-            wire_bytes = 4 * parameters * 2 * (RANKS - 1) / RANKS
+            # All-reduce, or reduce-scatter and all-gather; stage 3 gathers in both passes.
+            transfers = 3 if options.zero == 3 else 2
+            wire_bytes = 4 * parameters * transfers * (RANKS - 1) / RANKS
             travel = options.fraction * step * 2 / 3
             slow_step, slow_exposed = train(options, slow, data, wire_bytes / travel * 1e3)
             hidden.append(1 - (slow_exposed - exposed) / travel)

@@ -152,11 +152,17 @@ TEST_F(FiberDevice, RecordedStepsOfOneRankUnderZeroTrainAsWithout) {
   }
 }
 
-TEST_F(FiberDevice, AFailedCollectiveEndsTheJob) {
-  const Outcome outcome =
-      train("failed", "cuda", {"--timeout", "10"}, 2, {"WEFT_TEST_COMM=all_reduce:dp+sp:first=5,count=1,rank=1,fail"});
-  EXPECT_EQ(outcome.status, 3) << outcome.err;
-  EXPECT_THAT(outcome.err, HasSubstr("failed as the test plan says"));
+TEST_F(FiberDevice, AFailedCollectiveEndsTheJobInEveryZeroStage) {
+  for (const auto& [kind, stage] : {std::pair<std::string, std::string>{"all_reduce", "0"},
+                                    {"all_gather", "1"},
+                                    {"reduce_scatter", "2"},
+                                    {"all_gather", "3"}}) {
+    SCOPED_TRACE(kind + " with --zero " + stage);
+    const Outcome outcome = train("failed" + stage, "cuda", {"--timeout", "10", "--zero", stage}, 2,
+                                  {"WEFT_TEST_COMM=" + kind + ":dp+sp:first=5,count=1,rank=1,fail"});
+    EXPECT_EQ(outcome.status, 3) << outcome.err;
+    EXPECT_THAT(outcome.err, HasSubstr("failed as the test plan says"));
+  }
 }
 
 TEST_F(FiberDevice, AKilledRankEndsTheJob) {

@@ -37,8 +37,9 @@ void for_elements(TrainingRun& run, Each&& each) {
 
 /// Every mesh of the ranks, in ZeRO's stages from `stage` on in turn.
 std::vector<Layout> meshes(Style style, std::int64_t stage, int n) {
-  std::vector<MeshSizes> sizes = {{1, n, 1, 1}, {1, 1, n, 1}};
-  if (heads_fit(config(style).heads, config(style).kv_heads, n)) sizes.push_back({1, 1, 1, n});
+  std::vector<MeshSizes> sizes = {{1, n, 1, 1}, {1, 1, n, 1}, {1, 1, 1, n}};
+  // Key-value heads that two tp ranks hold, each with parts of its own on two dp ranks.
+  if (n == 8) sizes.insert(sizes.end(), {{1, 2, 1, 4}, {1, 1, 2, 4}, {1, 2, 2, 2}});
   if (n == 4) {
     sizes.push_back({1, 2, 2, 1});
     sizes.push_back({1, 2, 1, 2});
@@ -46,6 +47,7 @@ std::vector<Layout> meshes(Style style, std::int64_t stage, int n) {
   }
   std::vector<Layout> layouts;
   for (const MeshSizes& mesh : sizes) {
+    if (!heads_fit(config(style).heads, config(style).kv_heads, mesh.tp)) continue;
     Layout layout{.style = style, .mesh = mesh};
     layout.bucket_bytes = stage % 2 ? 1 : 50000;
     layout.zero = static_cast<ZeroStage>(stage++ % 4);
@@ -113,6 +115,18 @@ TEST_F(CheckpointLayoutsTest, AnyMeshAndStageReadsWhatAnyOtherWrote) {
       for (const Layout& reader : meshes(style, number, world().size())) expect_all(world(), reader, saved);
       expect_all(*self, {.style = style, .zero = static_cast<ZeroStage>(number % 4)}, saved);
     }
+}
+
+TEST_F(CheckpointLayoutsTest, HeadsThatSeveralRanksHoldAreWrittenOnceWhereverTheirPartsAreCut) {
+  if (world().size() != 8) return;
+  std::int64_t number = 0;
+  for (std::size_t bytes = 2000; bytes < 50000; bytes += 3000) {
+    const Layout writer{
+        .bucket_bytes = bytes, .style = Style::llama, .mesh = {1, 2, 1, 4}, .zero = ZeroStage::optimizer};
+    const std::filesystem::path saved = save(world(), writer, ++number);
+    expect_each_element_once(saved, writer);
+    expect_all(world(), {.style = Style::llama, .mesh = {1, 8, 1, 1}}, saved);
+  }
 }
 
 TEST_F(CheckpointLayoutsTest, AnyNumberOfRanksReadsWhatAnyOtherWrote) {
