@@ -152,11 +152,9 @@ TEST_F(FiberDevice, RecordedStepsOfOneRankUnderZeroTrainAsWithout) {
   }
 }
 
-TEST_F(FiberDevice, AFailedCollectiveEndsTheJobInEveryZeroStage) {
-  for (const auto& [kind, stage] : {std::pair<std::string, std::string>{"all_reduce", "0"},
-                                    {"all_gather", "1"},
-                                    {"reduce_scatter", "2"},
-                                    {"all_gather", "3"}}) {
+TEST_F(FiberDevice, AFailedCollectiveEndsTheJobUnderZeroToo) {
+  for (const auto& [kind, stage] :
+       {std::pair<std::string, std::string>{"all_reduce", "0"}, {"reduce_scatter", "2"}, {"all_gather", "3"}}) {
     SCOPED_TRACE(kind + " with --zero " + stage);
     const Outcome outcome = train("failed" + stage, "cuda", {"--timeout", "10", "--zero", stage}, 2,
                                   {"WEFT_TEST_COMM=" + kind + ":dp+sp:first=5,count=1,rank=1,fail"});

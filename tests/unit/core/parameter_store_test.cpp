@@ -67,5 +67,40 @@ TEST_F(ParameterStoreTest, FlatPlacesAreAlignedAndInReverseOrder) {
   EXPECT_EQ(store.global_numel(), 37);
 }
 
+TEST_F(ParameterStoreTest, RanksTogetherKeepEachElementOnceWhateverTheSizes) {
+  for (const int ranks : {1, 2, 3, 5, 8})
+    for (const std::size_t bytes : {1, 300, 1 << 20}) {
+      std::vector<std::vector<int>> kept;
+      std::int64_t size = 0;
+      for (int rank = 0; rank < ranks; ++rank) {
+        ParameterStore store;
+        for (const std::int64_t count : {1, 16, 17, 33, 2, 64, 5, 129})
+          store.add(fmt::format("blocks.{}.w{}", count % 2, count), Slice::whole({count}), Init::ones());
+        FlatCut cut;
+        cut.bucket_bytes = bytes;
+        cut.at_units = bytes == 300;
+        cut.share = [&](const Slice&) { return FlatCut::Share{ranks, rank}; };
+        store.lay_out(cut);
+        store.allocate_values(engine.exec, FlatExtent::kept);
+        EXPECT_EQ(store.flat_values().numel(), store.kept_size());
+        EXPECT_EQ(store.kept_size() * ranks, store.flat_size());
+        EXPECT_TRUE(rank == 0 || store.flat_size() == size) << "ranks cut differently";
+        size = store.flat_size();
+        kept.resize(store.places().size());
+        for (std::size_t i = 0; i < store.places().size(); ++i) {
+          const ParameterStore::Place& place = store.places()[i];
+          kept[i].resize(static_cast<std::size_t>(place.count));
+          const ParameterStore::Stored stored = store.stored_value(place);
+          EXPECT_EQ(stored.data.numel(), stored.slice.numel());
+          stored.slice.for_each_run([&](std::int64_t, std::int64_t global, std::int64_t count) {
+            for (std::int64_t at = global; at < global + count; ++at) ++kept[i][static_cast<std::size_t>(at)];
+          });
+        }
+      }
+      for (const std::vector<int>& counts : kept)
+        for (const int count : counts) ASSERT_EQ(count, 1) << ranks << " ranks, buckets of " << bytes;
+    }
+}
+
 }  // namespace
 }  // namespace weft
