@@ -47,7 +47,11 @@ class PretendTransport final : public Transport {
   std::vector<int> members_;
 };
 
-std::string text_of(std::size_t bytes) { return fmt::format("{:.1f} MiB", static_cast<double>(bytes) / 0x1p20); }
+std::string text_of(std::size_t bytes) {
+  const auto size = static_cast<double>(bytes);
+  if (size < 0x1p20) return fmt::format("{:.1f} KiB", size / 0x1p10);
+  return size < 0x1p30 ? fmt::format("{:.1f} MiB", size / 0x1p20) : fmt::format("{:.1f} GiB", size / 0x1p30);
+}
 
 }  // namespace
 

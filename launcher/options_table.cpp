@@ -199,8 +199,9 @@ void add_layout(TableMaker& t) {
                training | for_eval),
          sp_attention_names, WEFT_FIELD(layout.sp_attention));
   integer(t.add("pp", "N", "pipeline stages", training), {1, 1 << 24}, WEFT_FIELD(layout.pp));
-  integer(t.add("zero", "0..3", "what dp and sp ranks share out: 1 optimizer state, 2 gradients too, 3 parameters too", training), {0, 3},
-          WEFT_FIELD(layout.zero));
+  integer(t.add("zero", "0..3", "what dp and sp ranks share out: 1 optimizer state, 2 gradients too, 3 parameters too",
+                training),
+          {0, 3}, WEFT_FIELD(layout.zero));
   choice(t.add("recompute", "none|attention|block", "what of each block backward computes again and does not keep",
                training),
          recompute_names, WEFT_FIELD(layout.recompute));

@@ -89,6 +89,7 @@ void Trainer::write_outcome(const std::string& status) {
   for (const Axis axis : {Axis::dp, Axis::sp, Axis::tp})
     if (const int size = session_.mesh().size(axis); size > 1 || axis == Axis::dp)
       summary.layout += fmt::format("{}{} {}", summary.layout.empty() ? "" : " ", name_of(axis), size);
+  if (options_.layout.zero > 0) summary.layout += fmt::format(" zero {}", options_.layout.zero);
   summary.dtype = name_of(compute_);
   summary.parameters = built_->store.global_numel();
   summary.ranks = session_.world().size();

@@ -72,7 +72,6 @@ class GradBuckets {
   MutView all_grads(std::size_t bucket) const;
 
   ExecContext& exec_;
-
   ParameterStore& store_;
   BucketOptions options_;
   std::vector<Bucket> buckets_;

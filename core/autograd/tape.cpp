@@ -23,6 +23,9 @@ void Tape::begin(MicroBatch micro_batch) {
   while (!nodes_.empty()) nodes_.pop_back();
   values_.clear();
   ledger_.clear();
+  // An error may have ended the last pass within a checkpoint.
+  mode_ = Mode::whole;
+  outlined_.clear();
   micro_batch_ = micro_batch;
 }
 

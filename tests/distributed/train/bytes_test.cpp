@@ -156,6 +156,39 @@ TEST_P(ZeroBytesTest, StageOneScattersGradientsAndGathersParameters) {
   expect_bytes(found, "dp+sp", CollectiveKind::all_reduce, s.reduced(8));
 }
 
+TEST_P(ZeroBytesTest, GradientsInBf16AreHalfTheBytesAndParametersTravelInF32) {
+  Communicator& ranks = world();
+  Layout one = layout(ZeroStage::optimizer);
+  one.wire = Wire::bf16;
+  const Sizes s(one, ranks.size());
+  const Bytes found = moved(ranks, one);
+  const double part = s.reduced(flat_bytes(ranks, one)) / 2;
+  expect_bytes(found, "dp+sp", CollectiveKind::reduce_scatter, part / 2);
+  expect_bytes(found, "dp+sp", CollectiveKind::all_gather, part);
+}
+
+TEST_P(ZeroBytesTest, ReplicasOfTensorParallelRanksShareOutTheirShards) {
+  Communicator& ranks = world();
+  if (ranks.size() < 4) return;  // two axes
+  Layout both = layout(ZeroStage::gradients);
+  both.mesh = {1, ranks.size() / 2, 1, 2};
+  const Bytes found = moved(ranks, both);
+  TrainingRun run(ranks, both);
+  // Norms' gradients are sums over tp too: their replicas are all ranks.
+  double shards = 0, norms = 0;
+  for (const ParameterStore::Bucket& bucket : run.parameters().buckets()) {
+    const ParameterStore::Place& first = run.parameters().places()[bucket.first_place];
+    const bool over_tp = summed_axes(first.parameter->slice())[static_cast<std::size_t>(Axis::tp)];
+    (over_tp ? norms : shards) += 4.0 * static_cast<double>(bucket.end - bucket.begin);
+  }
+  const double replicas = ranks.size() / 2.0, all = ranks.size();
+  EXPECT_GT(norms, 0);
+  for (const CollectiveKind kind : {CollectiveKind::reduce_scatter, CollectiveKind::all_gather}) {
+    expect_bytes(found, "dp+sp", kind, (replicas - 1) / replicas * shards);
+    expect_bytes(found, "dp+sp+tp", kind, (all - 1) / all * norms);
+  }
+}
+
 TEST_P(ZeroBytesTest, StageTwoScattersTheGradientsOfEachMicroBatch) {
   Communicator& ranks = world();
   const std::int64_t local = batch / ranks.size();
