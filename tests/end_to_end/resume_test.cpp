@@ -131,7 +131,11 @@ INSTANTIATE_TEST_SUITE_P(Table, OtherLayout,
                                          Change{"OneToThree", {1}, {3}}, Change{"AloneToFour", {0}, {4}},
                                          Change{"HeadsToTokens", {2, {"--tp", "2"}}, {2, {"--sp", "2"}}},
                                          Change{"TokensToAlone", {3, {"--sp", "3"}}, {0}},
-                                         Change{"SequencesToAllAxes", {2}, {4, {"--sp", "2", "--tp", "2"}}}),
+                                         Change{"SequencesToAllAxes", {2}, {4, {"--sp", "2", "--tp", "2"}}},
+                                         Change{"SharedParametersToAlone", {3, {"--zero", "3"}}, {0}},
+                                         Change{"SharedGradientsToSharedParametersOfShards",
+                                                {2, {"--zero", "2"}},
+                                                {4, {"--zero", "3", "--tp", "2", "--recompute", "attention"}}}),
                          [](const auto& row) { return row.param.name; });
 
 TEST(ResumedInAnotherDtype, IsSaid) {
