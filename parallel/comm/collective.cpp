@@ -7,8 +7,8 @@ namespace weft {
 
 std::string_view name_of(CollectiveKind kind) {
   constexpr std::array<std::string_view, collective_kind_count> names = {
-      "all_reduce", "all_gather", "reduce_scatter", "broadcast", "all_to_all",
-      "send",       "recv",       "exclusive_scan", "barrier"};
+      "all_reduce", "all_gather", "reduce_scatter", "broadcast",      "all_to_all",
+      "send",       "recv",       "send_recv",      "exclusive_scan", "barrier"};
   return names[static_cast<std::size_t>(kind)];
 }
 
@@ -34,7 +34,8 @@ std::uint64_t wire_bytes(const Collective& what, int size) {
     case CollectiveKind::all_to_all: return travelling(what.input) * (ranks - 1) / ranks;
     case CollectiveKind::broadcast:
     case CollectiveKind::recv: return travelling(what.output);
-    case CollectiveKind::send: return travelling(what.input);
+    case CollectiveKind::send:
+    case CollectiveKind::send_recv: return travelling(what.input);
     case CollectiveKind::exclusive_scan: return travelling(what.input) * std::bit_width(ranks - 1);
     case CollectiveKind::barrier: return 0;
   }

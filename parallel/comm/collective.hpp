@@ -16,12 +16,18 @@ enum class CollectiveKind : std::uint8_t {
   all_to_all,
   send,
   recv,
+  send_recv,
   exclusive_scan,
   barrier
 };
-inline constexpr std::size_t collective_kind_count = 9;
+inline constexpr std::size_t collective_kind_count = 10;
 
 std::string_view name_of(CollectiveKind kind);
+
+/// Whether it is between two or three ranks, not all of the group.
+constexpr bool is_message(CollectiveKind kind) {
+  return kind == CollectiveKind::send || kind == CollectiveKind::recv || kind == CollectiveKind::send_recv;
+}
 
 enum class ReduceOp : std::uint8_t { sum, max, min };
 std::string_view name_of(ReduceOp op);
@@ -39,11 +45,12 @@ struct Collective {
   ReduceOp reduce = ReduceOp::sum;
   Wire wire = Wire::native;
   Priority priority = Priority::urgent;
-  int peer = 0;  ///< the root of a broadcast, the other side of a send or recv
-  int tag = 0;   ///< of a send or recv, 0 to 63
+  int peer = 0;    ///< the root of a broadcast, the other side of a send or recv, the destination of a send_recv
+  int source = 0;  ///< of a send_recv
+  int tag = 0;     ///< of a message, 0 to 63
   View input = {};
   MutView output = {};
-  std::uint64_t sequence = 0;  ///< counts the group's collectives; a send or recv counts those with its peer and tag
+  std::uint64_t sequence = 0;  ///< counts the group's collectives; a message counts those with its peer and tag
 };
 
 /// Bytes that one of `size` ranks sends for it with a bandwidth-optimal algorithm (the convention of nccl-tests' bus

@@ -87,9 +87,10 @@ void CommLog::begin(Operation& operation, const std::shared_ptr<GroupRecord>& gr
   operation.group_ = group;
   Active& active = active_[operation.record_];
   const Collective& what = operation.what();
-  const bool message = what.kind == CollectiveKind::send || what.kind == CollectiveKind::recv;
-  const int peer = message ? group->members[static_cast<std::size_t>(what.peer)] : -1;
-  active.what = {group, what.kind, peer, what.sequence, bytes, now, now, false};
+  const auto world_rank = [&](int member) { return group->members[static_cast<std::size_t>(member)]; };
+  const int peer = is_message(what.kind) ? world_rank(what.peer) : -1;
+  const int source = what.kind == CollectiveKind::send_recv ? world_rank(what.source) : peer;
+  active.what = {group, what.kind, peer, source, what.sequence, bytes, now, now, false};
   if (recorder_) active.entry = recorder_->begin(what, group->name, bytes);
 }
 

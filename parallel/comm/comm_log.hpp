@@ -30,7 +30,8 @@ class GroupRecord {
 struct ActiveCollective {
   std::shared_ptr<GroupRecord> group;
   CollectiveKind kind = CollectiveKind::barrier;
-  int peer = -1;  ///< world rank of the other side of a send or recv
+  int peer = -1;    ///< world rank of the other side of a send or recv, the destination of a send_recv
+  int source = -1;  ///< world rank of the source of a send_recv, else peer
   std::uint64_t sequence = 0;
   std::uint64_t bytes = 0;
   double begun = 0;     ///< seconds_now()

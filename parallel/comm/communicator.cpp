@@ -83,10 +83,11 @@ void Communicator::check_peer(int peer, const char* what) const {
 Work Communicator::start(Collective what, Keep keep) {
   const std::size_t bytes = std::max(what.input.bytes(), what.output.bytes());
   what.priority = bytes <= small_bytes ? Priority::urgent : priority_;
-  if (what.kind == CollectiveKind::send || what.kind == CollectiveKind::recv) {
-    auto& sequence =
-        what.kind == CollectiveKind::send ? sent_[{what.peer, what.tag}] : received_[{what.peer, what.tag}];
-    what.sequence = sequence++;
+  const bool receives = what.kind == CollectiveKind::recv || what.kind == CollectiveKind::send_recv;
+  if (is_message(what.kind)) {
+    const int source = what.kind == CollectiveKind::recv ? what.peer : what.source;
+    if (receives) what.sequence = received_[{source, what.tag}]++;
+    if (what.kind != CollectiveKind::recv) what.sequence = sent_[{what.peer, what.tag}]++;
   } else {
     what.sequence = next_sequence_++;
   }
@@ -162,22 +163,35 @@ Work Communicator::all_to_all(View input, MutView output, Keep keep) {
   return start({.kind = CollectiveKind::all_to_all, .input = input, .output = output}, std::move(keep));
 }
 
-Work Communicator::send(View x, int destination, int tag, Keep keep) {
-  check(x, "send's tensor");
-  check_peer(destination, "destination");
-  WEFT_CHECK(destination != rank_, "rank {} of group {} sends to itself", rank_, name_);
+void Communicator::check_message(View x, int peer, int tag, const char* what) const {
+  check(x, what);
+  check_peer(peer, "the other side,");
+  WEFT_CHECK(peer != rank_, "rank {} of group {} exchanges a message with itself", rank_, name_);
   WEFT_CHECK(0 <= tag && tag <= highest_tag, "tag {}", tag);
+}
+
+Work Communicator::send(View x, int destination, int tag, Keep keep) {
+  check_message(x, destination, tag, "send's tensor");
   if (x.numel() == 0) return {};
   return start({.kind = CollectiveKind::send, .peer = destination, .tag = tag, .input = x}, std::move(keep));
 }
 
 Work Communicator::recv(MutView x, int source, int tag, Keep keep) {
-  check(x, "recv's tensor");
-  check_peer(source, "source");
-  WEFT_CHECK(source != rank_, "rank {} of group {} receives from itself", rank_, name_);
-  WEFT_CHECK(0 <= tag && tag <= highest_tag, "tag {}", tag);
+  check_message(x, source, tag, "recv's tensor");
   if (x.numel() == 0) return {};
   return start({.kind = CollectiveKind::recv, .peer = source, .tag = tag, .output = x}, std::move(keep));
+}
+
+Work Communicator::send_recv(View x, int destination, MutView y, int source, int tag, Keep keep) {
+  check_message(x, destination, tag, "send_recv's sent tensor");
+  check_message(y, source, tag, "send_recv's received tensor");
+  check_together(x, y, "send_recv");
+  if (x.numel() == 0) return recv(y, source, tag, std::move(keep));
+  if (y.numel() == 0) return send(x, destination, tag, std::move(keep));
+  WEFT_CHECK(!overlap(x, y), "send_recv does not work in place");
+  return start(
+      {.kind = CollectiveKind::send_recv, .peer = destination, .source = source, .tag = tag, .input = x, .output = y},
+      std::move(keep));
 }
 
 Work Communicator::exclusive_scan(View input, MutView output, ReduceOptions options) {

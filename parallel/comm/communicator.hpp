@@ -66,6 +66,9 @@ class Communicator {
   /// Messages between two ranks with the same tag (0 to 63) arrive in order.
   [[nodiscard]] Work send(View x, int destination, int tag = 0, Keep keep = nullptr);
   [[nodiscard]] Work recv(MutView x, int source, int tag = 0, Keep keep = nullptr);
+  /// send(x, destination) and recv(y, source) as one operation, which no order of the ranks' calls can block: each side
+  /// pairs with a send, recv or send_recv of the other rank. Sizes may differ; not in place.
+  [[nodiscard]] Work send_recv(View x, int destination, MutView y, int source, int tag = 0, Keep keep = nullptr);
   /// output = op over lower ranks of input; on rank 0 the operation's identity. Not in place.
   [[nodiscard]] Work exclusive_scan(View input, MutView output, ReduceOptions options = {});
   [[nodiscard]] Work barrier();
@@ -85,6 +88,7 @@ class Communicator {
   void copy_alone(View input, MutView output);
   void fill_alone(ReduceOp op, MutView output);
   void check_peer(int peer, const char* what) const;
+  void check_message(View x, int peer, int tag, const char* what) const;
   void check_wire(DType dtype, const ReduceOptions& options) const;
 
   std::unique_ptr<Transport> transport_;

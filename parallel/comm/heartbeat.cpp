@@ -52,7 +52,8 @@ std::string collective_text(const Heartbeat& beat) {
   return fmt::format("{} #{} of {} ({} bytes)", name_of(beat.kind), beat.sequence, beat.group, beat.bytes);
 }
 
-bool is_message(CollectiveKind kind) { return kind == CollectiveKind::send || kind == CollectiveKind::recv; }
+/// A send meets no send, and a recv no recv.
+bool can_pair(CollectiveKind one, CollectiveKind other) { return one != other || one == CollectiveKind::send_recv; }
 
 }  // namespace
 
@@ -88,7 +89,7 @@ Heartbeat make_heartbeat(int rank, const Activity& activity, double now) {
   beat.awaited = oldest.awaited;
   constexpr double worth_telling_seconds = 1;
   if (is_message(oldest.kind))
-    beat.members = {oldest.peer};
+    beat.members = oldest.source == oldest.peer ? std::vector{oldest.peer} : std::vector{oldest.peer, oldest.source};
   else if (beat.stalled_seconds >= worth_telling_seconds)
     beat.members = oldest.group->members;
   return beat;
@@ -214,10 +215,11 @@ std::vector<int> HeartbeatMonitor::missing_from(const Heartbeat& waiting) const 
   std::vector<int> missing;
   for (const int member : waiting.members) {
     const Heartbeat& other = seen_[static_cast<std::size_t>(member)].beat;
-    const bool meets = other.in_collective && other.group_id == waiting.group_id &&
-                       (is_message(waiting.kind) ? is_message(other.kind) && other.kind != waiting.kind &&
-                                                       other.members == std::vector<int>{waiting.rank}
-                                                 : other.kind == waiting.kind && other.sequence == waiting.sequence);
+    const bool meets =
+        other.in_collective && other.group_id == waiting.group_id &&
+        (is_message(waiting.kind) ? is_message(other.kind) && can_pair(waiting.kind, other.kind) &&
+                                        std::ranges::find(other.members, waiting.rank) != other.members.end()
+                                  : other.kind == waiting.kind && other.sequence == waiting.sequence);
     if (!meets) missing.push_back(member);
   }
   return missing;

@@ -113,17 +113,22 @@ Flow all_to_all_direct(Lane& lane, const Collective& what, std::size_t piece, in
   }
 }
 
+constexpr std::size_t message_piece = 4 << 20;
+
 Flow message(Lane& lane, const Collective& what) {
-  constexpr std::size_t piece = 4 << 20;
-  const bool sends = what.kind == CollectiveKind::send;
-  const std::size_t bytes = sends ? what.input.bytes() : what.output.bytes();
-  for (std::size_t begin = 0; begin < bytes; begin += piece) {
-    const std::size_t length = std::min(piece, bytes - begin);
-    if (sends)
+  const auto pieces = [](std::size_t bytes, auto&& post) {
+    for (std::size_t begin = 0; begin < bytes; begin += message_piece)
+      post(begin, std::min(message_piece, bytes - begin));
+  };
+  if (what.kind != CollectiveKind::send)
+    pieces(what.output.bytes(), [&](std::size_t begin, std::size_t length) {
+      lane.recv(bytes_of(what.output.data) + begin, length,
+                what.kind == CollectiveKind::recv ? what.peer : what.source);
+    });
+  if (what.kind != CollectiveKind::recv)
+    pieces(what.input.bytes(), [&](std::size_t begin, std::size_t length) {
       lane.send(bytes_of(what.input.data) + begin, length, what.peer);
-    else
-      lane.recv(bytes_of(what.output.data) + begin, length, what.peer);
-  }
+    });
   co_await lane.settled();
 }
 
@@ -253,7 +258,8 @@ std::vector<Flow> make_flows(const Collective& what, const std::vector<std::uniq
       break;
     }
     case CollectiveKind::send:
-    case CollectiveKind::recv: flows.push_back(message(*lanes[0], what)); break;
+    case CollectiveKind::recv:
+    case CollectiveKind::send_recv: flows.push_back(message(*lanes[0], what)); break;
     case CollectiveKind::exclusive_scan: {
       const std::int64_t piece = piece_elements(what.input);
       on_lanes((what.input.numel() + piece - 1) / piece,

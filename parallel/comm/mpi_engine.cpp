@@ -29,9 +29,7 @@ constexpr double nap_share = 1.0 / 8;
 constexpr double explanation_seconds = 1;
 constexpr double abort_answer_seconds = 2;
 
-bool is_message(const Collective& what) {
-  return what.kind == CollectiveKind::send || what.kind == CollectiveKind::recv;
-}
+bool is_message(const Collective& what) { return is_message(what.kind); }
 
 std::size_t slot_of(const Collective& what) { return static_cast<std::size_t>(what.sequence % mpi_window); }
 

@@ -76,6 +76,7 @@ Layout layout_of(const Collective& what, int rank) {
     case CollectiveKind::reduce_scatter:
       return {.bytes = in, .output = place * out, .downloads = true, .uploads = true};
     case CollectiveKind::all_to_all:
+    case CollectiveKind::send_recv:
     case CollectiveKind::exclusive_scan: {
       const std::size_t second = (in + alignment - 1) / alignment * alignment;
       return {.bytes = second + out, .output = second, .downloads = true, .uploads = true};

@@ -115,21 +115,16 @@ Tensor packed(ExecContext& exec, const Ring& ring, const Tensor& qkv) {
 /// The block that goes on to the next rank, and the one that comes from the rank before.
 class BlockTransfer {
  public:
-  ~BlockTransfer() {
-    drain(sent_);
-    drain(received_);
-  }
+  ~BlockTransfer() { drain(work_); }
   void start(const Ring& ring, const Tensor& out, const Tensor& in, int tag) {
-    sent_ = ring.group->send(out.view(), ring.next(), tag, out.keep_alive());
-    received_ = ring.group->recv(in.mut(), ring.previous(), tag, in.keep_alive());
+    using Both = std::pair<std::shared_ptr<const void>, std::shared_ptr<const void>>;
+    work_ = ring.group->send_recv(out.view(), ring.next(), in.mut(), ring.previous(), tag,
+                                  std::make_shared<Both>(out.keep_alive(), in.keep_alive()));
   }
-  void wait() {
-    sent_.wait();
-    received_.wait();
-  }
+  void wait() { work_.wait(); }
 
  private:
-  Work sent_, received_;
+  Work work_;
 };
 
 /// Attention over all blocks so far: f32 sums, merged by their log-sum-exp.

@@ -168,5 +168,38 @@ TYPED_TEST(Collectives, MessagesArriveInOrderAndByTag) {
   }
 }
 
+TYPED_TEST(Collectives, SendRecvPassesUnequalPartsRoundTheRing) {
+  const int ranks = world().size(), rank = world().rank();
+  if (ranks == 1) return;
+  const int right = (rank + 1) % ranks, left = (rank + ranks - 1) % ranks;
+  for (const auto count : counts) {
+    const auto sent = inputs<TypeParam>(rank, count + rank), second = inputs<TypeParam>(rank, count, 5);
+    auto from_left = inputs<TypeParam>(99, count + left), from_right = inputs<TypeParam>(99, count);
+    // One rank waits before it starts the second: no order of starts may block another rank.
+    auto work = world().send_recv(view(sent), right, mut(from_left), left, 2);
+    if (rank == 0) work.wait();
+    world().send_recv(view(second), left, mut(from_right), right).wait();
+    work.wait();
+    ASSERT_EQ(from_left, inputs<TypeParam>(left, count + left)) << count;
+    ASSERT_EQ(from_right, inputs<TypeParam>(right, count, 5)) << count;
+  }
+}
+
+TYPED_TEST(Collectives, SendRecvMeetsSendAndRecvOfOtherRanks) {
+  const int ranks = world().size(), rank = world().rank();
+  if (ranks == 1) return;
+  const int right = (rank + 1) % ranks, left = (rank + ranks - 1) % ranks;
+  const auto sent = inputs<TypeParam>(rank, 70001);
+  auto got = inputs<TypeParam>(99, 70001);
+  if (rank % 2 == 0) {
+    world().send_recv(view(sent), right, mut(got), left, 7).wait();
+  } else {
+    auto out = world().send(view(sent), right, 7);
+    world().recv(mut(got), left, 7).wait();
+    out.wait();
+  }
+  ASSERT_EQ(got, inputs<TypeParam>(left, 70001));
+}
+
 }  // namespace
 }  // namespace weft::test

@@ -180,6 +180,17 @@ TYPED_TEST(DeviceMemory, MessagesArriveInOrder) {
   }
 }
 
+TYPED_TEST(DeviceMemory, SendRecvPassesUnequalPartsRoundTheRing) {
+  using T = TypeParam;
+  if (this->ranks == 1) return;
+  const int right = (this->rank + 1) % this->ranks, left = (this->rank + this->ranks - 1) % this->ranks;
+  for (const auto count : counts) {
+    const Array<T> sent(values<T>(this->rank, count + this->rank)), got(values<T>(99, count + left));
+    this->comm->send_recv(sent.mut(), right, got.mut(), left).wait();
+    ASSERT_EQ(got.get(), values<T>(left, count + left)) << count;
+  }
+}
+
 TEST(DeviceMemoryGroups, ManyGroupsAndHostOperationsKeepOneOrder) {
   const auto comm = device_world(Priority::bulk);
   const auto other = comm->split(0, -comm->rank(), "other", Priority::bulk);

@@ -106,6 +106,8 @@ class BreakableTransport final : public Transport {
       case CollectiveKind::broadcast: return inner_.broadcast(what.output, what.peer);
       case CollectiveKind::send: return inner_.send(what.input, what.peer, what.tag);
       case CollectiveKind::recv: return inner_.recv(what.output, what.peer, what.tag);
+      case CollectiveKind::send_recv:
+        return inner_.send_recv(what.input, what.peer, what.output, what.source, what.tag);
       default: fail("{} is not part of training", name_of(what.kind));
     }
   }

@@ -185,7 +185,7 @@ TEST_F(LayoutsTest, ABrokenSequenceParallelMessageIsSeen) {
   Layout layout;
   layout.mesh = {1, 1, 4, 1};
   for (const int tag : {0, 1})
-    expect_seen(layout, {.group = "sp", .kind = CollectiveKind::recv, .tag = tag, .broken = twice});
+    expect_seen(layout, {.group = "sp", .kind = CollectiveKind::send_recv, .tag = tag, .broken = twice});
   layout.sharding.sp_attention = SequenceAttention::exchange;
   expect_seen(layout, {.group = "sp", .kind = CollectiveKind::all_to_all, .broken = twice});
 }

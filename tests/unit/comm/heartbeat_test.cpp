@@ -52,6 +52,11 @@ class Monitor : public testing::Test {
     beat.members = std::move(members);
     return beat;
   }
+  static Heartbeat in_ring(int rank, std::vector<int> peers) {
+    Heartbeat beat = waiting(rank, 4, "sp", std::move(peers));
+    beat.kind = CollectiveKind::send_recv;
+    return beat;
+  }
 
   double now = 0;
   std::array<double, 3> phase_begun{}, stalled_begun{};
@@ -93,6 +98,17 @@ TEST_F(Monitor, NamesTheFirstCauseInAChainOfWaits) {
   ASSERT_TRUE(report);
   EXPECT_THAT(*report, AllOf(HasSubstr("rank 2 (host b, pid 12) is missing from all_reduce #9 of tensor"),
                              Not(HasSubstr("rank 1 (host"))));
+}
+
+TEST_F(Monitor, NamesTheRankThatIsMissingFromARing) {
+  const auto report = run(100, {in_ring(0, {1, 2}), in_ring(1, {2, 0}), computing(2)});
+  ASSERT_TRUE(report);
+  EXPECT_THAT(*report, AllOf(HasSubstr("rank 2 (host b, pid 12) is missing from send_recv"),
+                             Not(HasSubstr("rank 0 (host")), Not(HasSubstr("rank 1 (host"))));
+}
+
+TEST_F(Monitor, IsContentWithRanksThatAllWaitInTheSameRing) {
+  EXPECT_EQ(run(100, {in_ring(0, {1, 2}), in_ring(1, {2, 0}), in_ring(2, {0, 1})}), std::nullopt);
 }
 
 TEST_F(Monitor, NamesRanksInDifferentCollectives) {
