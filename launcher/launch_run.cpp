@@ -13,6 +13,7 @@
 #include <csignal>
 #include <cstring>
 #include <filesystem>
+#include <map>
 #include <set>
 
 #include "core/base/clock.hpp"
@@ -20,7 +21,9 @@
 #include "launcher/environment.hpp"
 #include "launcher/processes.hpp"
 #include "launcher/ranks.hpp"
+#include "launcher/run_folder.hpp"
 #include "launcher/signals.hpp"
+#include "parallel/comm/flight_recorder.hpp"
 
 namespace weft {
 namespace {
@@ -77,9 +80,38 @@ void write_all(std::string_view text) {
   }
 }
 
+/// Where a rank was when it was looked at.
+struct RankSign {
+  std::int64_t step = -1;
+  std::string phase;
+  std::int64_t latest_collective = 0;  ///< when it began and ended
+  bool at_files = false;
+  bool operator==(const RankSign&) const = default;
+};
+
+// By rank, of the processes among `ranks` that keep a record in `flight`.
+std::map<int, RankSign> read_signs(const std::filesystem::path& flight, const std::vector<pid_t>& ranks) {
+  std::map<int, RankSign> signs;
+  std::error_code none;  // no folder, no signs
+  for (const auto& entry : std::filesystem::directory_iterator(flight, none)) {
+    try {
+      const FlightRecord record = read_flight_record(entry.path());
+      // Records of earlier and larger jobs stay in the folder.
+      if (record.host != host_name() || std::ranges::find(ranks, record.pid) == ranks.end()) continue;
+      RankSign sign{record.step, record.phase, 0, false};
+      if (!record.entries.empty())
+        sign.latest_collective = record.entries.back().begun_ns + record.entries.back().ended_ns;
+      sign.at_files = record.phase == "checkpoint" || record.phase == "start" || record.phase == "report";
+      signs[record.rank] = sign;
+    } catch (const UserError&) {  // another file
+    }
+  }
+  return signs;
+}
+
 class Job {
  public:
-  Job(const LaunchPlan& plan, double grace_seconds);
+  Job(const LaunchPlan& plan, const StopPatience& patience);
   ~Job();
   ExitStatus run();
 
@@ -90,13 +122,14 @@ class Job {
   void reap();
   void pass_stop_on();
   void watch_clock();
+  bool ranks_move();
   void kill_all(const std::string& why);
   std::vector<pid_t> local_ranks() const;
   void remember_namespace();
   void clean_up();
 
   const LaunchPlan& plan_;
-  double grace_seconds_;
+  StopPatience patience_;
   SignalBlock signals_;
   Descriptor output_;
   StarterOutput starter_output_;
@@ -104,15 +137,17 @@ class Job {
   bool ended_ = false;
   int wait_status_ = 0;
   double began_ = seconds_now();
-  double stop_at_ = 0;  ///< when the first signal came; 0: none
+  double stop_at_ = 0;   ///< when the first signal came; 0: none
+  double moved_at_ = 0;  ///< when ranks were last seen to go on after it
+  std::map<int, RankSign> signs_;
   double killed_at_ = 0;
   bool starter_told_ = false;
   std::set<pid_t> told_;
   std::string namespace_;  ///< the job's name in the names of its shared memory
 };
 
-Job::Job(const LaunchPlan& plan, double grace_seconds)
-    : plan_(plan), grace_seconds_(grace_seconds), starter_output_(write_all) {
+Job::Job(const LaunchPlan& plan, const StopPatience& patience)
+    : plan_(plan), patience_(patience), starter_output_(write_all) {
   // Ranks whose mpirun was killed become this process's children, so that it can find them.
   ::prctl(PR_SET_CHILD_SUBREAPER, 1);
   // Who reads the output may leave before the job ends.
@@ -187,7 +222,8 @@ void Job::take_signals() {
     const int signal = static_cast<int>(info.ssi_signo);
     if (signal == SIGCHLD) continue;
     if (stop_at_ == 0) {
-      stop_at_ = seconds_now();
+      stop_at_ = moved_at_ = seconds_now();
+      ranks_move();
       say_error("launch", fmt::format("{}: ranks save and stop{}", signal_name(signal),
                                       signal == SIGINT ? " (again to kill them)" : ""));
     } else if (signal == SIGINT || signal == SIGTERM) {
@@ -218,10 +254,21 @@ void Job::kill_all(const std::string& why) {
 
 void Job::watch_clock() {
   const double now = seconds_now();
-  if (stop_at_ > 0 && killed_at_ == 0 && now - stop_at_ > grace_seconds_)
-    kill_all(fmt::format("ranks did not stop within {:.0f} s", grace_seconds_));
+  if (stop_at_ > 0 && killed_at_ == 0 && now - moved_at_ > patience_.seconds && !ranks_move())
+    kill_all(fmt::format("ranks did not stop within {:.0f} s", now - stop_at_));
   // mpirun needs about two seconds to give up on dead ranks.
   if (killed_at_ > 0 && now - killed_at_ > 5) ::kill(-starter_, SIGKILL);
+}
+
+// Whether a rank of this host has gone on or ended since it was last looked at, or is at files.
+bool Job::ranks_move() {
+  const double now = seconds_now();
+  std::map<int, RankSign> signs = read_signs(patience_.flight, local_ranks());
+  const bool moves = signs != signs_;
+  const bool at_files = std::ranges::any_of(signs, [](const auto& sign) { return sign.second.at_files; });
+  signs_ = std::move(signs);
+  if (moves) moved_at_ = now;
+  return moves || (at_files && now - moved_at_ < file_allowance_seconds);
 }
 
 void Job::take_output() {
@@ -310,6 +357,6 @@ std::string explain_status(int wait_status, const std::string& starter, const st
   return fmt::format("{} ended with status {}", starter, status);
 }
 
-ExitStatus run_plan(const LaunchPlan& plan, double grace_seconds) { return Job(plan, grace_seconds).run(); }
+ExitStatus run_plan(const LaunchPlan& plan, const StopPatience& patience) { return Job(plan, patience).run(); }
 
 }  // namespace weft

@@ -137,12 +137,13 @@ struct LaunchOptions {
   std::int64_t ranks = 0;           ///< 0: one a GPU, else as many as cores allow, 2 at most
   std::int64_t cores_per_rank = 0;  ///< 0: an equal share
   std::string hostfile;
-  double grace = 60;                 ///< seconds that ranks have to save after a signal
+  double grace = 60;                 ///< seconds without a sign of ranks that were told to stop
   std::vector<std::string> program;  ///< what follows `--`
 };
 
 struct ReportOptions {
-  std::string run;  ///< the run's folder
+  std::string run;      ///< the run's folder
+  bool flight = false;  ///< show the ranks' flight records, too
 };
 
 struct LensOptions {

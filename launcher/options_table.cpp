@@ -110,14 +110,15 @@ void add_model(TableMaker& t) {
   text(t.add("model", "NAME|FILE", "a preset, a mixer in the standard blocks, or a preset file", training),
        WEFT_FIELD(model.name));
   text(t.add("mixer", "NAME", "the sequence mixer of each block", training), WEFT_FIELD(model.mixer));
-  integer(t.add("layers", "N", "blocks", training), {1}, WEFT_FIELD(model.layers));
-  integer(t.add("d-model", "N", "width", training), {1}, WEFT_FIELD(model.d_model));
-  integer(t.add("heads", "N", "attention heads; they divide the width", training), {1}, WEFT_FIELD(model.heads));
+  integer(t.add("layers", "N", "blocks", training), {1, 1 << 16}, WEFT_FIELD(model.layers));
+  integer(t.add("d-model", "N", "width", training), {1, 1 << 20}, WEFT_FIELD(model.d_model));
+  integer(t.add("heads", "N", "attention heads; they divide the width", training), {1, 1 << 20},
+          WEFT_FIELD(model.heads));
   auto& kv = t.add("kv-heads", "N", "key-value heads; they divide the heads", training);
-  integer(kv, {0}, WEFT_FIELD(model.kv_heads));
+  integer(kv, {0, 1 << 20}, WEFT_FIELD(model.kv_heads));
   kv.shown_default = "as heads";
   auto& ff = t.add("d-ff", "N", "width of the feed-forward layer", training);
-  integer(ff, {0}, WEFT_FIELD(model.d_ff));
+  integer(ff, {0, 1 << 24}, WEFT_FIELD(model.d_ff));
   ff.shown_default = "4 widths, or 8/3 for swiglu";
   integer(t.add("attention-every", "N", "srupp: of N blocks the last attends", training), {1},
           WEFT_FIELD(model.attention_every));
@@ -297,7 +298,7 @@ void add_others(TableMaker& t) {
   integer(cores, {0, 1 << 20}, WEFT_FIELD(launch.cores_per_rank));
   cores.shown_default = "an equal share";
   text(t.add("hostfile", "FILE", "hosts, one a line, as mpirun reads them", for_launch), WEFT_FIELD(launch.hostfile));
-  seconds(t.add("grace", "TIME", "ranks have to save after a signal before they are killed", for_launch | for_demo),
+  seconds(t.add("grace", "TIME", "ranks that do not go on after a signal are killed after", for_launch | for_demo),
           WEFT_FIELD(launch.grace));
 
   t.group = "Lens";
@@ -313,6 +314,8 @@ void add_others(TableMaker& t) {
 
   t.group = "Report";
   text(t.add("run", "DIR", "the run's folder", for_report), WEFT_FIELD(report.run));
+  yes_no(t.add("flight", "", "show what each rank was doing last, and its latest collectives", for_report),
+         WEFT_FIELD(report.flight));
 }
 
 template <class Names, class Enum>
@@ -342,7 +345,7 @@ const std::vector<CommandRow>& command_table() {
       {"train", for_train, "weft train --data FILE... [options]",
        "train; under mpirun or srun with their ranks, alone with one"},
       {"launch", for_launch, "weft launch [-n N] [options] -- COMMAND [options]",
-       "start one bound rank per GPU (or share of the cores) of train or eval"},
+       "start one bound rank per GPU (or share of the cores) of train, eval or doctor"},
       {"eval", for_eval, "weft eval --checkpoint DIR --data FILE... [options]",
        "loss and bits per byte of a checkpoint"},
       {"sample", for_sample, "weft sample --checkpoint DIR [options]", "text from a checkpoint", "checkpoint"},

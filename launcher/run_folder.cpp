@@ -1,7 +1,9 @@
 #include "launcher/run_folder.hpp"
 
 #include <algorithm>
+#include <cerrno>
 #include <deque>
+#include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "core/base/log.hpp"
@@ -10,6 +12,22 @@
 #include "launcher/run_files.hpp"
 
 namespace weft {
+
+namespace {
+
+void copy_file_atomic(const std::filesystem::path& from, const std::filesystem::path& to) {
+  std::ifstream in(from, std::ios::binary);
+  AtomicFile out(to);
+  std::vector<char> piece(std::size_t{1} << 20);
+  while (in.read(piece.data(), static_cast<std::streamsize>(piece.size())) || in.gcount() > 0)
+    out.write(std::string_view(piece.data(), static_cast<std::size_t>(in.gcount())));
+  if (in.bad()) throw IoError("read", from, EIO);
+  out.commit();
+}
+
+}  // namespace
+
+std::filesystem::path flight_folder(const std::filesystem::path& run) { return run / "flight"; }
 
 struct RunFolder::Writer {
   explicit Writer(const std::filesystem::path& path) : lines(path) {}
@@ -48,18 +66,26 @@ void RunFolder::write_config(const Options& options) const {
 double RunFolder::open_metrics(std::int64_t last_step) {
   writer_.reset();
   double seconds = 0;
+  // An earlier start went back and ended before it saved: the rows that it set aside hold again.
+  if (std::filesystem::exists(later_metrics())) std::filesystem::rename(later_metrics(), metrics());
   if (last_step <= 0) {
     std::filesystem::remove(metrics());
-  } else {
+  } else if (std::filesystem::exists(metrics())) {
+    bool dropped = false;
+    copy_file_atomic(metrics(), later_metrics());
     filter_json_lines(metrics(), [&](const nlohmann::json& row) {
       const bool keep = row.value("step", std::int64_t{0}) <= last_step;
       if (keep) seconds = std::max(seconds, row.value("seconds", 0.0));
+      dropped = dropped || !keep;
       return keep;
     });
+    if (!dropped) drop_later_metrics();
   }
   writer_ = std::make_unique<Writer>(metrics());
   return seconds;
 }
+
+void RunFolder::drop_later_metrics() const { std::filesystem::remove(later_metrics()); }
 
 void RunFolder::append(const StepMetrics& metrics) {
   WEFT_CHECK(writer_, "metrics are not open");

@@ -11,6 +11,12 @@
 
 namespace weft {
 
+/// Seconds that others may wait for a rank that reads or writes files on a slow disk.
+inline constexpr double file_allowance_seconds = 1800;
+
+/// Where the ranks of a run keep their flight records.
+std::filesystem::path flight_folder(const std::filesystem::path& run);
+
 class RunFolder {
  public:
   /// Creates the folder where it is missing. Throws UserError when it cannot be made or written.
@@ -24,9 +30,12 @@ class RunFolder {
   std::filesystem::path metrics() const { return root_ / "metrics.jsonl"; }
 
   void write_config(const Options& options) const;
-  /// Opens metrics.jsonl for appending; rows of later steps than `last_step` (from before a resume) and a torn last row
-  /// are dropped, so 0 starts it anew. Returns the `seconds` of the last row kept.
+  /// Opens metrics.jsonl for appending without rows of later steps than `last_step` (from before a resume) and a torn
+  /// last row; 0 starts it anew. As long as later checkpoints stay, so do their rows: they stand aside, and the next
+  /// start has them back unless drop_later_metrics() came. Returns the `seconds` of the last row kept.
   double open_metrics(std::int64_t last_step);
+  /// With the checkpoints that they belong to.
+  void drop_later_metrics() const;
   /// A row that cannot be written (a full disk) is reported and waits in memory for the next one or flush(); training goes
   /// on.
   void append(const StepMetrics& metrics);
@@ -37,6 +46,8 @@ class RunFolder {
 
  private:
   struct Writer;
+  std::filesystem::path later_metrics() const { return root_ / "metrics.later.jsonl"; }
+
   std::filesystem::path root_;
   std::unique_ptr<Writer> writer_;
 };

@@ -2,7 +2,7 @@
 
 #include "launcher/sharding_setup.hpp"
 #include "parallel/checkpoint.hpp"
-#include "parallel/text_exchange.hpp"
+#include "parallel/comm/text_exchange.hpp"
 
 namespace weft {
 

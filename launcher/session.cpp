@@ -21,7 +21,8 @@ std::string Engine::description() {
 }
 
 double Engine::matrix_rate(DType dtype) {
-  if (rate_ > 0) return rate_;
+  double& rate = rates_[dtype];
+  if (rate > 0) return rate;
   const std::int64_t size = device_->facts().product_size;
   const auto tensor = [&](Shape shape, DType type) {
     Tensor made = Tensor::empty(memory(), shape, type, MemoryUse::workspace);
@@ -41,8 +42,8 @@ double Engine::matrix_rate(DType dtype) {
     product();
     seconds.push_back(seconds_now() - start);
   }
-  rate_ = 2.0 * static_cast<double>(size * size * size) / *std::ranges::min_element(seconds);
-  return rate_;
+  rate = 2.0 * static_cast<double>(size * size * size) / *std::ranges::min_element(seconds);
+  return rate;
 }
 
 Session::Session(const Options& options, MpiRuntime& mpi, CommLog& log)

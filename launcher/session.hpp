@@ -1,5 +1,6 @@
 // What train, eval and sample share: the ranks, the mesh, the device with its kernels, and how errors end the job.
 #pragma once
+#include <map>
 #include <memory>
 #include <string>
 
@@ -26,12 +27,12 @@ class Engine {
   DeviceTraits traits();
   /// "Intel Xeon …, x86-64-v4, 2 threads", "NVIDIA H200, sm_90".
   std::string description();
-  /// FLOP/s of a square matrix product in `dtype` on this rank, measured once for about a tenth of a second.
+  /// FLOP/s of a square matrix product in `dtype` on this rank, measured once a dtype for about a tenth of a second.
   double matrix_rate(DType dtype);
 
  private:
   std::unique_ptr<Device> device_;
-  double rate_ = 0;
+  std::map<DType, double> rates_;  ///< of matrix_rate()
 };
 
 /// One rank's device, its place among the others, and what it reports: what a step and an evaluation run on.

@@ -11,13 +11,10 @@
 #include "launcher/sharding_setup.hpp"
 #include "launcher/signals.hpp"
 #include "parallel/comm/agreement.hpp"
-#include "parallel/text_exchange.hpp"
+#include "parallel/comm/text_exchange.hpp"
 
 namespace weft {
 namespace {
-
-// Seconds that other ranks may wait for a rank that reads or writes files on a slow disk.
-constexpr double file_allowance = 1800;
 
 // Of a slow disk, before the first save has shown what this one does.
 constexpr double bytes_saved_per_second = 1e8;
@@ -27,7 +24,7 @@ constexpr double bytes_saved_per_second = 1e8;
 Trainer::Trainer(const Options& options, Session& session)
     : options_(options), session_(session), checkpoints_(std::filesystem::path(options.run.out) / "checkpoints"),
       began_(seconds_now()) {
-  session.log().set_phase("start", file_allowance);
+  session.log().set_phase("start", file_allowance_seconds);
   check_layout(options.layout);
   const TrainOptions& train = options.train;
   data_ = open_data(options.data);
@@ -125,6 +122,7 @@ std::filesystem::path Trainer::find_start() {
       recover_folder(checkpoints_);
     }
     const auto own = list_checkpoints(checkpoints_);
+    checkpoints_found_ = own.size();
     if (options_.run.resume == ResumeChoice::none && !own.empty())
       fail_user("--out: {} holds checkpoints, the last is {}; another folder, or --resume auto, would be right",
                 options_.run.out, own.back().filename().string());
@@ -269,7 +267,7 @@ void Trainer::validate() {
 }
 
 void Trainer::save() {
-  session_.log().set_phase("checkpoint", file_allowance);
+  session_.log().set_phase("checkpoint", file_allowance_seconds);
   const double begin = seconds_now();
   if (stopping_ && !session_.mpi().all_alive(10))
     fail("stopped at step {} without saving: not all ranks are alive; checkpoints up to step {} stay", state_.step,
@@ -290,6 +288,7 @@ void Trainer::save() {
   saved_step_ = state_.step;
   if (!folder_) return;
   try {
+    folder_->drop_later_metrics();
     remove_checkpoints_after(checkpoints_, state_.step);
     // After skipped steps this one's parameters may be no good: the last that were stay beside it.
     if (state_.skipped_in_a_row == 0) prune_checkpoints(checkpoints_, options_.train.keep);
@@ -320,7 +319,7 @@ ExitStatus Trainer::run() {
 
 ExitStatus Trainer::finish(ExitStatus status) {
   const bool saved = save_error_.empty();
-  session_.log().set_phase("report", file_allowance);
+  session_.log().set_phase("report", file_allowance_seconds);
   if (folder_) {
     progress_->finish();
     try {

@@ -56,6 +56,7 @@ class Trainer {
   std::string config_;
   std::filesystem::path checkpoints_;
   std::filesystem::path started_from_;
+  std::size_t checkpoints_found_ = 0;  ///< in this run's folder, on the main rank
   Dataset data_;
   std::unique_ptr<Sampler> sampler_;
   std::unique_ptr<EvalWindows> valid_;

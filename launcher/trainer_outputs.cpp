@@ -5,13 +5,13 @@
 #include "launcher/report.hpp"
 #include "launcher/run_files.hpp"
 #include "launcher/trainer.hpp"
-#include "parallel/text_exchange.hpp"
+#include "parallel/comm/text_exchange.hpp"
 
 namespace weft {
 
 void Trainer::open_flight_recorder() {
   const int rank = session_.mpi().rank();
-  const std::filesystem::path folder = std::filesystem::path(options_.run.out) / "flight";
+  const std::filesystem::path folder = flight_folder(options_.run.out);
   std::error_code ignored;  // opening the file below says what is wrong
   std::filesystem::create_directories(folder, ignored);
   try {
@@ -26,6 +26,11 @@ void Trainer::open_outputs() {
   const std::string owes = from_first_rank(session_.world(), [&] {
     folder_ = std::make_unique<RunFolder>(options_.run.out);
     take_folder();
+    if (list_checkpoints(checkpoints_).size() != checkpoints_found_)
+      fail_user(
+          "--out: another run has saved in {} since this one started; another folder, or the same command again to "
+          "resume, would be right",
+          options_.run.out);
     folder_->write_config(options_);
     seconds_before_ = folder_->open_metrics(state_.step);
     read_earlier_rows();

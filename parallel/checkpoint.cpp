@@ -10,7 +10,7 @@
 #include "core/io/checksum.hpp"
 #include "core/io/mapped_file.hpp"
 #include "core/io/safetensors.hpp"
-#include "parallel/text_exchange.hpp"
+#include "parallel/comm/text_exchange.hpp"
 
 namespace weft {
 namespace {

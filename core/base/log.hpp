@@ -1,4 +1,4 @@
-// Log lines to standard error, prefixed with the rank once that is known. Thread-safe.
+// Log lines to standard error. Thread-safe.
 #pragma once
 #include <string_view>
 
@@ -10,10 +10,6 @@ enum class LogLevel : std::uint8_t { debug, info, warning, error };
 
 void log_line(LogLevel level, std::string_view message);
 
-template <class... Args>
-void log_info(fmt::format_string<Args...> format, Args&&... args) {
-  log_line(LogLevel::info, fmt::format(format, std::forward<Args>(args)...));
-}
 template <class... Args>
 void log_warning(fmt::format_string<Args...> format, Args&&... args) {
   log_line(LogLevel::warning, fmt::format(format, std::forward<Args>(args)...));

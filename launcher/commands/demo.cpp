@@ -102,7 +102,7 @@ ExitStatus run_demo(const Options& options) {
   write_config(train, config.string());
   const LaunchPlan plan =
       plan_launch(options.launch, look_around(), {own_path(), "train", "--config", config.string()});
-  const ExitStatus trained = run_plan(plan, options.launch.grace);
+  const ExitStatus trained = run_plan(plan, {options.launch.grace, flight_folder(options.run.out)});
   if (trained != ExitStatus::done) return trained;
 
   const SampleOptions& how = options.sample;

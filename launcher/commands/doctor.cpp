@@ -16,6 +16,7 @@
 #include "launcher/progress.hpp"
 #include "launcher/ranks.hpp"
 #include "launcher/session.hpp"
+#include "parallel/comm/text_exchange.hpp"
 
 namespace weft {
 namespace {
@@ -75,24 +76,17 @@ double all_reduce_rate(Communicator& world) {
 
 Rates measure(const Options& options) {
   Rates rates;
-  rates.f32_gflops = Engine(options.run).matrix_rate(DType::f32) * 1e-9;
   Engine engine(options.run);
+  rates.f32_gflops = engine.matrix_rate(DType::f32) * 1e-9;
   if (engine.device().facts().fast_bf16) rates.bf16_gflops = engine.matrix_rate(DType::bf16) * 1e-9;
   rates.copy_gb_per_s = copy_rate(engine.exec().threads());
   return rates;
 }
 
 std::vector<RankFacts> gather(Communicator& world, const RankFacts& own) {
-  constexpr std::size_t room = 8192;
-  const std::string text = to_json(own).dump();
-  WEFT_CHECK(text.size() <= room, "{} bytes about a rank", text.size());
-  std::vector<std::uint8_t> mine(room, ' '), all(room * static_cast<std::size_t>(world.size()));
-  std::ranges::copy(text, mine.begin());
-  const auto count = static_cast<std::int64_t>(room);
-  world.all_gather(View(mine.data(), {count}, DType::u8), MutView(all.data(), {count * world.size()}, DType::u8))
-      .wait();
   std::vector<RankFacts> ranks;
-  for (auto at = all.begin(); at != all.end(); at += room) ranks.push_back(rank_from_json(json::parse(at, at + room)));
+  for (const std::string& text : all_gather_text(world, to_json(own).dump()))
+    ranks.push_back(rank_from_json(json::parse(text)));
   return ranks;
 }
 

@@ -9,6 +9,7 @@
 #include "launcher/launch_plan.hpp"
 #include "launcher/launch_run.hpp"
 #include "launcher/option_values.hpp"
+#include "launcher/run_folder.hpp"
 
 namespace weft {
 namespace {
@@ -19,7 +20,7 @@ const std::vector<std::string> parallel_commands = {"train", "eval", "doctor"};
 
 ExitStatus run_launch(const Options& options) {
   std::vector<std::string> program = options.launch.program;
-  const std::string& name = program.front();
+  const std::string name = program.front();
   if (std::ranges::find(parallel_commands, name) == parallel_commands.end()) {
     const std::string near = nearest_name(name, parallel_commands);
     fail_user("after --: found `{}`, expected {}{}", name, fmt::join(parallel_commands, ", "),
@@ -31,9 +32,11 @@ ExitStatus run_launch(const Options& options) {
     return ExitStatus::done;
   }
   // Wrong options end here with one line, before any rank is started.
-  parse_options(name, arguments, model_names());
+  const Options inner = parse_options(name, arguments, model_names());
+  StopPatience patience{options.launch.grace, {}};
+  if (name == "train") patience.flight = flight_folder(inner.run.out);
   program.insert(program.begin(), std::filesystem::read_symlink("/proc/self/exe").string());
-  return run_plan(plan_launch(options.launch, look_around(), program), options.launch.grace);
+  return run_plan(plan_launch(options.launch, look_around(), program), patience);
 }
 
 }  // namespace weft

@@ -1,9 +1,10 @@
 #include "parallel/comm/agreement.hpp"
 
 #include <algorithm>
-#include <cstring>
 #include <string>
 #include <vector>
+
+#include "parallel/comm/text_exchange.hpp"
 
 namespace weft {
 namespace {
@@ -20,22 +21,9 @@ std::string quoted(std::string_view line, bool there) { return there ? fmt::form
 }  // namespace
 
 void check_same_on_all_ranks(Communicator& world, std::string_view what, std::string_view text) {
-  const auto ranks = static_cast<std::size_t>(world.size());
-  std::vector<std::int64_t> lengths(ranks);
-  const auto own_length = static_cast<std::int64_t>(text.size());
-  world.all_gather(View(&own_length, {1}, DType::i64), MutView(lengths.data(), {world.size()}, DType::i64)).wait();
-  const auto longest = static_cast<std::size_t>(*std::max_element(lengths.begin(), lengths.end()));
-  if (longest == 0) return;
-
-  std::vector<char> own(longest), all(longest * ranks);
-  std::copy(text.begin(), text.end(), own.begin());
-  const auto bytes = static_cast<std::int64_t>(longest);
-  world.all_gather(View(own.data(), {bytes}, DType::u8), MutView(all.data(), {world.size(), bytes}, DType::u8)).wait();
-  const auto text_of = [&](std::size_t rank) {
-    return std::string_view(all.data() + rank * longest, static_cast<std::size_t>(lengths[rank]));
-  };
-  for (std::size_t rank = 1; rank < ranks; ++rank) {
-    std::string_view first = text_of(0), other = text_of(rank);
+  const std::vector<std::string> texts = all_gather_text(world, text);
+  for (std::size_t rank = 1; rank < texts.size(); ++rank) {
+    std::string_view first = texts[0], other = texts[rank];
     if (first == other) continue;
     for (int number = 1; !first.empty() || !other.empty(); ++number) {
       const bool first_has = !first.empty(), other_has = !other.empty();

@@ -4,8 +4,8 @@
 #include <cstdlib>
 #include <string>
 #include <string_view>
-#include <vector>
 
+#include "parallel/comm/text_exchange.hpp"
 #include "tests/distributed/mpi_test.hpp"
 
 namespace weft::test {
@@ -31,21 +31,6 @@ class Failures : public testing::EmptyTestEventListener {
  private:
   std::string name_;  ///< asking GoogleTest for it here would lock its mutex again
 };
-
-/// Every rank's text, one after another.
-std::string gather(const std::string& own) {
-  Communicator& all = world();
-  std::int64_t longest = static_cast<std::int64_t>(own.size());
-  all.all_reduce(MutView(&longest, {1}, DType::i64), {.op = ReduceOp::max}).wait();
-  std::vector<char> mine(static_cast<std::size_t>(longest)), every(mine.size() * static_cast<std::size_t>(all.size()));
-  std::copy(own.begin(), own.end(), mine.begin());
-  all.all_gather(View(mine.data(), {longest}, DType::u8), MutView(every.data(), {all.size() * longest}, DType::u8))
-      .wait();
-  std::string text;
-  for (const char c : every)
-    if (c != '\0') text += c;
-  return text;
-}
 
 int run(int argc, char** argv) {
   testing::InitGoogleTest(&argc, argv);
@@ -80,7 +65,7 @@ int run(int argc, char** argv) {
   }
   std::string all;
   try {
-    all = gather(failures->text + (failed ? "\n" : ""));
+    for (const std::string& text : all_gather_text(world(), failures->text + (failed ? "\n" : ""))) all += text;
   } catch (const Error& error) {
     std::fprintf(stderr, "%s%s\n", failures->text.c_str(), error.what());
     mpi.abort_job(1);

@@ -171,6 +171,18 @@ TEST(NonFiniteSteps, AreCountedOverARestart) {
   EXPECT_THAT(outcome.err, HasSubstr("weft train: step " + std::to_string(failed) + ": "));
 }
 
+TEST(LongSteps, AreWaitedForAfterAStopSignal) {
+  const Training run({"--batch", "8", "--micro-batch", "1", "--bucket-mb", "0.001"});
+  Words words = run.command(2, {"--tp", "2"});
+  words.insert(words.begin() + 2, {"--grace", "3"});
+  words.insert(words.begin(), {"env", "WEFT_TEST_COMM=latency=0.05"});
+  Background job(words, run.folder());
+  ASSERT_TRUE(wait_until([&] { return run.last_step() > 0 || !job.running(); })) << job.err();
+  job.signal(SIGTERM);
+  EXPECT_EQ(job.wait().status, 75) << job.err();
+  EXPECT_EQ(run.last_checkpoint(), run.last_step());
+}
+
 TEST(LongValidation, EndsAtAStopSignalAndIsMadeUpForLater) {
   const Training run({"--valid-every", "5"});
   // Zeros that no disk holds, for minutes of work.

@@ -4,7 +4,7 @@
 #include <filesystem>
 
 #include "parallel/checkpoint.hpp"
-#include "parallel/text_exchange.hpp"
+#include "parallel/comm/text_exchange.hpp"
 #include "tests/distributed/mpi_test.hpp"
 #include "tests/unit/io/temp_folder.hpp"
 #include "tests/unit/models/tiny_model.hpp"

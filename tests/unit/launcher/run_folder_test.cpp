@@ -81,6 +81,25 @@ TEST_F(RunFolderTest, ResumeDropsRowsAfterTheCheckpointAndATornOne) {
   EXPECT_EQ(metrics.steps.back().step, 4);
 }
 
+TEST_F(RunFolderTest, GoingBackKeepsLaterRowsUntilItHasSaved) {
+  const auto start_at = [&](std::int64_t step, std::int64_t first, std::int64_t last) {
+    RunFolder folder(root_);
+    folder.open_metrics(step);
+    for (std::int64_t next = first; next <= last; ++next) folder.append(row(next));
+    return folder;
+  };
+  start_at(0, 1, 9);
+  start_at(3, 4, 5);  // crashes before its first save
+  EXPECT_THAT(read_metrics(root_ / "metrics.jsonl").steps, SizeIs(5));
+  start_at(9, 10, 10);
+  EXPECT_THAT(read_metrics(root_ / "metrics.jsonl").steps, SizeIs(10)) << "rows of step 6 to 9 are lost";
+
+  start_at(3, 4, 5).drop_later_metrics();  // saves
+  start_at(5, 6, 6);
+  EXPECT_THAT(read_metrics(root_ / "metrics.jsonl").steps, SizeIs(6));
+  EXPECT_FALSE(std::filesystem::exists(root_ / "metrics.later.jsonl")) << "an ordinary resume sets nothing aside";
+}
+
 TEST_F(RunFolderTest, StartingAnewForgetsOldMetrics) {
   {
     RunFolder folder(root_);

@@ -1,4 +1,4 @@
-#include "parallel/text_exchange.hpp"
+#include "parallel/comm/text_exchange.hpp"
 
 #include <algorithm>
 #include <cstring>
