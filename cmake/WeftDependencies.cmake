@@ -5,16 +5,27 @@ include(FetchContent)
 include(ExternalProject)
 
 option(WEFT_FETCH "Fetch missing dependencies at pinned versions" ON)
+set(WEFT_ARCHIVES "" CACHE PATH "Folder of NAME-FILE archives that are taken in place of a download (dnnl-v2.7.5.tar.gz, ...)")
 
 find_package(OpenMP REQUIRED COMPONENTS CXX)
 find_package(Threads REQUIRED)
 find_package(MPI REQUIRED COMPONENTS C)
+
+# weft_archive(OUT NAME url): the archive in WEFT_ARCHIVES where it lies there, else the address.
+function(weft_archive out name url)
+  get_filename_component(file ${url} NAME)
+  if(WEFT_ARCHIVES AND EXISTS ${WEFT_ARCHIVES}/${name}-${file})
+    set(url ${WEFT_ARCHIVES}/${name}-${file})
+  endif()
+  set(${out} ${url} PARENT_SCOPE)
+endfunction()
 
 # weft_dependency(NAME URL url [FIND arguments of find_package...]): the system's package, else the pinned release, which later
 # calls of find_package(NAME) then find too.
 macro(weft_dependency name)
   cmake_parse_arguments(WEFT_DEPENDENCY "" "URL" "FIND" ${ARGN})
   if(WEFT_FETCH)
+    weft_archive(WEFT_DEPENDENCY_URL ${name} ${WEFT_DEPENDENCY_URL})
     FetchContent_Declare(${name} URL ${WEFT_DEPENDENCY_URL} SYSTEM FIND_PACKAGE_ARGS QUIET ${WEFT_DEPENDENCY_FIND})
     FetchContent_MakeAvailable(${name})
     if(NOT ${name}_FOUND)
@@ -31,6 +42,7 @@ set(JSON_BuildTests OFF CACHE INTERNAL "")
 set(DNNL_BUILD_TESTS OFF CACHE INTERNAL "")
 set(DNNL_BUILD_EXAMPLES OFF CACHE INTERNAL "")
 set(DNNL_GPU_RUNTIME NONE CACHE INTERNAL "")
+set(DNNL_ENABLE_PRIMITIVE "MATMUL;INNER_PRODUCT;REORDER;ELTWISE;BINARY" CACHE INTERNAL "")
 set(BOOST_INCLUDE_LIBRARIES program_options iostreams context CACHE INTERNAL "")
 set(BOOST_ENABLE_CMAKE ON CACHE INTERNAL "")
 
@@ -61,8 +73,9 @@ if(NOT TARGET PkgConfig::hwloc)
   endif()
   # hwloc has no CMake build.
   set(hwloc_prefix ${CMAKE_BINARY_DIR}/_deps/hwloc)
+  weft_archive(hwloc_url hwloc https://download.open-mpi.org/release/hwloc/v2.9/hwloc-2.9.3.tar.gz)
   ExternalProject_Add(hwloc_build PREFIX ${hwloc_prefix}
-    URL https://download.open-mpi.org/release/hwloc/v2.9/hwloc-2.9.3.tar.gz
+    URL ${hwloc_url}
     CONFIGURE_COMMAND <SOURCE_DIR>/configure --prefix=<INSTALL_DIR> --enable-static --disable-shared --with-pic
       --disable-cairo --disable-libxml2 --disable-io --disable-libudev --disable-doxygen
     BUILD_COMMAND make

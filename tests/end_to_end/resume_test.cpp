@@ -1,8 +1,12 @@
 // A run that was stopped and started again with the same command is the run that was never stopped.
+#include <fcntl.h>
 #include <gmock/gmock.h>
+#include <sys/file.h>
+#include <unistd.h>
 
 #include <cmath>
 #include <csignal>
+#include <filesystem>
 #include <fstream>
 #include <iterator>
 
@@ -146,6 +150,24 @@ TEST(ResumedInAnotherDtype, IsSaid) {
   const Outcome other = run.run(2, {"--steps", "5", "--dtype", "bf16"});
   EXPECT_EQ(other.status, 0) << other.err;
   EXPECT_THAT(other.err, testing::HasSubstr("was trained in f32, from here on it is bf16"));
+}
+
+// Two starts at once in one fresh folder: the later one found no checkpoint, and waits for the lock of the first.
+TEST(TheLaterOfTwoStarts, LeavesTheFirstOnesRunAlone) {
+  namespace fs = std::filesystem;
+  const Training first, later;
+  ASSERT_EQ(first.run(0, {"--steps", "3"}).status, 0);
+  fs::create_directory(later.out());
+  const int lock = ::open((later.out() + "/.lock").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+  ASSERT_EQ(::flock(lock, LOCK_EX | LOCK_NB), 0);
+  Background job(later.command(0, {"--steps", "3", "--lr", "0.5"}), later.folder());
+  ASSERT_TRUE(wait_until([&] { return fs::exists(later.out() + "/checkpoints") || !job.running(); }, 30)) << job.err();
+  fs::copy(first.out(), later.out(), fs::copy_options::recursive | fs::copy_options::overwrite_existing);
+  ::close(lock);
+  const Outcome outcome = job.wait();
+  EXPECT_EQ(outcome.status, 2);
+  EXPECT_THAT(outcome.err, HasSubstr("another run has saved in"));
+  expect_same_bits(first, later, 3);
 }
 
 TEST(AutomaticDtype, StandsAsItTookEffectInTheConfiguration) {
