@@ -109,6 +109,20 @@ std::map<int, RankSign> read_signs(const std::filesystem::path& flight, const st
   return signs;
 }
 
+// What a killed rank was doing, from its flight record; empty where it kept none in this job. (mpirun does not say its
+// process: some versions print 0.)
+std::string last_words(const std::filesystem::path& flight, int rank, std::int64_t began_ns) {
+  std::error_code none;
+  for (const auto& entry : std::filesystem::directory_iterator(flight, none)) {
+    try {
+      const FlightRecord record = read_flight_record(entry.path());
+      if (record.rank == rank && record.heartbeat_ns >= began_ns) return doing_text(record);
+    } catch (const UserError&) {  // another file
+    }
+  }
+  return {};
+}
+
 class Job {
  public:
   Job(const LaunchPlan& plan, const StopPatience& patience);
@@ -136,7 +150,7 @@ class Job {
   pid_t starter_ = -1;
   bool ended_ = false;
   int wait_status_ = 0;
-  double began_ = seconds_now();
+  std::int64_t began_ns_ = epoch_nanoseconds();
   double stop_at_ = 0;   ///< when the first signal came; 0: none
   double moved_at_ = 0;  ///< when ranks were last seen to go on after it
   std::map<int, RankSign> signs_;
@@ -310,7 +324,10 @@ ExitStatus Job::run() {
   }
   starter_output_.finish();
   if (killed_at_ > 0) return ExitStatus::failed;
-  const std::string why = explain_status(wait_status_, plan_.arguments.front(), starter_output_.killed());
+  std::string why = explain_status(wait_status_, plan_.arguments.front(), starter_output_.killed());
+  if (const auto& killed = starter_output_.killed(); killed && !why.empty())
+    if (const std::string doing = last_words(patience_.flight, killed->rank, began_ns_); !doing.empty())
+      why += "; it was in " + doing;
   if (!why.empty()) say_error("launch", why);
   return map_status(wait_status_);
 }

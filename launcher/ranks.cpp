@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <csignal>
@@ -23,8 +24,9 @@
 namespace weft {
 namespace {
 
-// Longer than a slow rank needs to run into the same error, shorter than people's patience.
-constexpr double agreement_seconds = 5;
+// Longer than a slow rank needs to run into the same error, shorter than people's patience and than half a time-out, after
+// which the heartbeats would end the job and could not say why.
+constexpr double most_agreement_seconds = 5;
 
 // Starting thousands of ranks takes longer than any of their collectives.
 constexpr double start_factor = 5;
@@ -47,6 +49,13 @@ Failure describe(const std::exception_ptr& exception) {
   } catch (const std::exception& error) {
     return {ExitStatus::failed, error.what()};
   }
+}
+
+// "rank 1 on n0, step 24, backward"
+std::string place_text(const MpiRuntime& mpi, const Activity& doing) {
+  std::string text = fmt::format("rank {} on {}", mpi.rank(), host_name());
+  if (doing.step >= 0) text += fmt::format(", step {}, {}", doing.step, doing.phase);
+  return text;
 }
 
 [[noreturn]] void end_job(MpiRuntime& mpi, ExitStatus status) {
@@ -104,11 +113,13 @@ ExitStatus with_ranks(const Options& options, const std::function<ExitStatus(Mpi
     return body(mpi, log);
   } catch (...) {
     const Failure failure = describe(std::current_exception());
-    if (mpi.size() == 1 || mpi.all_alive(agreement_seconds)) {
+    const std::string place = place_text(mpi, log.activity());
+    const double patience = std::min(most_agreement_seconds, options.run.timeout / 2);
+    if (mpi.size() == 1 || mpi.all_alive(patience)) {
       if (mpi.rank() == 0) say_error(options.command, failure.message);
       return failure.status;
     }
-    say_error(options.command, fmt::format("rank {}: {}", mpi.rank(), failure.message));
+    say_error(options.command, fmt::format("{}: {}", place, failure.message));
     end_job(mpi, failure.status);
   }
 }

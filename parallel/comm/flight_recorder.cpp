@@ -9,21 +9,17 @@
 #include <array>
 #include <atomic>
 #include <cerrno>
-#include <chrono>
 #include <cstring>
 #include <ctime>
 #include <fstream>
 #include <memory>
 
+#include "core/base/clock.hpp"
+
 namespace weft {
 namespace {
 
 constexpr std::array<char, 8> magic = {'w', 'e', 'f', 't', 'f', 'l', 't', '1'};
-
-std::int64_t now_ns() {
-  return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::system_clock::now().time_since_epoch())
-      .count();
-}
 
 template <std::size_t N>
 void put(std::array<char, N>& field, std::string_view text) {
@@ -88,7 +84,7 @@ FlightRecorder::~FlightRecorder() { ::munmap(file_, sizeof(File)); }
 
 void FlightRecorder::set_step(std::int64_t step) { file_->step = step; }
 void FlightRecorder::set_phase(std::string_view phase) { put(file_->phase, phase); }
-void FlightRecorder::beat() { file_->heartbeat_ns = now_ns(); }
+void FlightRecorder::beat() { file_->heartbeat_ns = epoch_nanoseconds(); }
 
 std::uint64_t FlightRecorder::begin(const Collective& what, std::string_view group, std::uint64_t bytes) {
   const std::uint64_t index = file_->begun;
@@ -96,7 +92,7 @@ std::uint64_t FlightRecorder::begin(const Collective& what, std::string_view gro
   entry.sequence = what.sequence;
   entry.kind = static_cast<std::uint8_t>(what.kind);
   entry.bytes = bytes;
-  entry.begun_ns = now_ns();
+  entry.begun_ns = epoch_nanoseconds();
   entry.ended_ns = 0;
   entry.step = file_->step;
   put(entry.group, group);
@@ -107,7 +103,7 @@ std::uint64_t FlightRecorder::begin(const Collective& what, std::string_view gro
 }
 
 void FlightRecorder::end(std::uint64_t index) {
-  if (file_->begun - index <= capacity) file_->entries[index % capacity].ended_ns = now_ns();
+  if (file_->begun - index <= capacity) file_->entries[index % capacity].ended_ns = epoch_nanoseconds();
 }
 
 FlightRecord read_flight_record(const std::filesystem::path& path) {
@@ -131,6 +127,18 @@ FlightRecord read_flight_record(const std::filesystem::path& path) {
                               entry.begun_ns, entry.ended_ns, entry.step, get(entry.phase)});
   }
   return record;
+}
+
+std::string doing_text(const FlightRecord& record) {
+  std::string text = fmt::format("step {}, {}", record.step, record.phase);
+  const auto named = [](const FlightEntry& entry) {
+    return fmt::format("{} #{} of {} ({} bytes)", name_of(entry.kind), entry.sequence, entry.group, entry.bytes);
+  };
+  const auto oldest = std::ranges::find(record.entries, 0, &FlightEntry::ended_ns);
+  if (oldest != record.entries.end()) return text + ", in " + named(*oldest);
+  text += ", in no collective";
+  if (!record.entries.empty()) text += ", the last was " + named(record.entries.back());
+  return text;
 }
 
 std::string format_flight_record(const FlightRecord& record, std::size_t last) {

@@ -59,6 +59,9 @@ class FlightRecorder {
 /// Throws UserError if `path` is not a flight record.
 FlightRecord read_flight_record(const std::filesystem::path& path);
 
+/// What the rank was doing last: "step 24, backward, in reduce_scatter #510 of tp (3072 bytes)".
+std::string doing_text(const FlightRecord& record);
+
 /// Lines for people: what the rank was doing, collectives in flight, and the last `last` that ended.
 std::string format_flight_record(const FlightRecord& record, std::size_t last = 8);
 
