@@ -4,11 +4,13 @@
 #include <array>
 #include <boost/context/fiber.hpp>
 #include <boost/context/pooled_fixedsize_stack.hpp>
+#include <boost/context/preallocated.hpp>
 #include <exception>
 #include <utility>
 #include <vector>
 
 #include "core/base/error.hpp"
+#include "core/cuda/fibers/stack_switch.hpp"
 
 namespace weft::cuda::fibers {
 
@@ -29,6 +31,7 @@ struct Barrier {
 
 struct Fiber {
   context::fiber code;
+  Stack stack;
   bool done = false;
 };
 
@@ -50,7 +53,11 @@ class BlockState {
     for (int thread = 0; thread < threads_; ++thread) {
       Fiber& fiber = fibers_[static_cast<std::size_t>(thread)];
       fiber.done = false;
-      fiber.code = context::fiber(std::allocator_arg, stacks_, [&, thread](context::fiber&& main) {
+      const context::stack_context memory = stacks_.allocate();
+      fiber.stack = {static_cast<const std::byte*>(memory.sp) - memory.size, memory.size};
+      const context::preallocated place(memory.sp, memory.size, memory);
+      fiber.code = context::fiber(std::allocator_arg, place, stacks_, [&, thread](context::fiber&& main) {
+        const StackOfFiber running(main_stack_);
         main_ = std::move(main);
         try {
           body(Block(*this, thread, threads_, index, blocks));
@@ -98,7 +105,24 @@ class BlockState {
       return;
     }
     const std::uint64_t before = barrier.passed;
-    while (barrier.passed == before) main_ = std::move(main_).resume();
+    while (barrier.passed == before) {
+      const StackSwitch away(main_stack_);
+      main_ = std::move(main_).resume();
+    }
+  }
+
+  static void resume(Fiber& fiber) {
+    const StackSwitch away(fiber.stack);
+    fiber.code = std::move(fiber.code).resume();
+  }
+
+  // Those that have not ended unwind.
+  void drop_all() {
+    for (Fiber& fiber : fibers_) {
+      if (!fiber.code) continue;
+      const StackSwitch away(fiber.stack);
+      fiber.code = {};
+    }
   }
 
   // Whoever can go on does; a round in which nobody arrives anywhere or ends will be followed by none that does.
@@ -110,9 +134,9 @@ class BlockState {
         const int thread = index % 2 == 0 ? i : threads_ - 1 - i;
         Fiber& fiber = fibers_[static_cast<std::size_t>(thread)];
         if (fiber.done || !fiber.code) continue;
-        fiber.code = std::move(fiber.code).resume();
+        resume(fiber);
         if (thrown_) {
-          for (Fiber& other : fibers_) other.code = {};
+          drop_all();
           std::rethrow_exception(std::exchange(thrown_, nullptr));
         }
         if (fiber.done) {
@@ -121,7 +145,7 @@ class BlockState {
         }
       }
       if (!moved_) {
-        for (Fiber& fiber : fibers_) fiber.code = {};
+        drop_all();
         fail("block {}: {} of {} threads wait at a barrier or shuffle that the others never reach", index, left,
              threads_);
       }
@@ -143,6 +167,7 @@ class BlockState {
   Barrier all_;
   context::pooled_fixedsize_stack stacks_;
   context::fiber main_;
+  Stack main_stack_;
   std::exception_ptr thrown_;
   bool moved_ = false;
 };
