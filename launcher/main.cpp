@@ -14,6 +14,7 @@
 #include "launcher/options_table.hpp"
 #include "launcher/processes.hpp"
 #include "launcher/ranks.hpp"
+#include "launcher/standard_output.hpp"
 
 namespace weft {
 namespace {
@@ -97,7 +98,9 @@ int main(int argc, char** argv) {
     return static_cast<int>(status);
   };
   try {
-    return static_cast<int>(run(arguments));
+    const ExitStatus status = run(arguments);
+    flush_output();
+    return static_cast<int>(status);
   } catch (const UserError& error) {
     return fail_with(ExitStatus::user_error, error.what());
   } catch (const std::bad_alloc&) {

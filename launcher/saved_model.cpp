@@ -1,5 +1,6 @@
 #include "launcher/saved_model.hpp"
 
+#include "launcher/run_folder.hpp"
 #include "launcher/sharding_setup.hpp"
 #include "parallel/checkpoint.hpp"
 #include "parallel/comm/text_exchange.hpp"
@@ -8,6 +9,7 @@ namespace weft {
 
 SavedModel load_saved_model(Session& session, const std::filesystem::path& path, const LayoutOptions& layout) {
   SavedModel saved;
+  session.log().set_phase("start", file_allowance_seconds);
   // Rank 0's view counts: a run may be saving into the folder.
   saved.folder = from_first_rank(session.world(), [&] { return find_checkpoint(path).string(); });
   const CheckpointIndex index = read_index(session.world(), saved.folder);
@@ -22,6 +24,7 @@ SavedModel load_saved_model(Session& session, const std::filesystem::path& path,
   ExecContext& exec = session.engine().exec();
   saved.built->store.allocate_values(exec);
   load_checkpoint(session.world(), index, saved.folder, {exec, saved.built->store, nullptr});
+  session.log().set_phase("loaded");
   return saved;
 }
 

@@ -1,12 +1,11 @@
 // weft sample: text from a checkpoint.
-#include <cstdio>
-
 #include "core/data/tokenizer.hpp"
 #include "launcher/data_setup.hpp"
 #include "launcher/ranks.hpp"
 #include "launcher/sampling.hpp"
 #include "launcher/saved_model.hpp"
 #include "launcher/signals.hpp"
+#include "launcher/standard_output.hpp"
 
 namespace weft {
 namespace {
@@ -41,15 +40,13 @@ void write_sample(const Options& options, Session& session, const SavedModel& sa
   how.seed = options.run.seed;
   how.compute = session.compute();
   StreamingDecoder decoder(*tokenizer);
-  const auto write = [](const std::string& text) {
-    std::fwrite(text.data(), 1, text.size(), stdout);
-    std::fflush(stdout);
-  };
+  bool read = true;  // by somebody
+  const auto write = [&](const std::string& text) { read = read && write_output(text); };
   if (session.main_rank()) write(options.sample.prompt);
   sample_tokens(session.engine(), session.mesh().comm(Axis::tp), *saved.built->model, std::move(prompt), how,
                 [&](std::int32_t token) {
                   write(token < tokenizer->vocab_size() ? decoder.push(token) : std::string());
-                  return stop_signal() == 0;
+                  return read && stop_signal() == 0;
                 });
   if (session.main_rank()) write(decoder.finish() + "\n");
 }

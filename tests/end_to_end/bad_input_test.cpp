@@ -166,6 +166,28 @@ TEST(SampleTest, ALargeVocabularyOfBytesIsSampledAndOfTokensNeedsATokenizer) {
   expect_one_line(sample_after("DIR/tokens.bin", "DIR/tokens"), {"--tokenizer-file", "320"});
 }
 
+// A reader that leaves is no error, a full disk is.
+TEST(SampleTest, EndsWithItsReaderAndFailsOnAFullDisk) {
+  const TemporaryFolder folder;
+  folder.write("data.txt", text());
+  ASSERT_EQ(run_weft(in_folder(train({"--quiet", "--out", "DIR/out"}, "DIR/data.txt"), folder)).status, 0);
+  // So many tokens take far longer than the test may.
+  const std::string sample = weft_path() + " sample --prompt a --tokens 100000000 --checkpoint " + folder / "out";
+  const Outcome piped = run_program({"bash", "-c", "set -o pipefail; " + sample + " | head -c 20"}, 60);
+  EXPECT_EQ(piped.status, 0) << piped.err;
+  EXPECT_EQ(piped.out.size(), 20u);
+  EXPECT_EQ(piped.err, "");
+  const Outcome full = run_program({"bash", "-c", sample + " > /dev/full"}, 60);
+  EXPECT_EQ(full.status, 3);
+  EXPECT_THAT(full.err, testing::HasSubstr("standard output"));
+}
+
+TEST(Output, OnAFullDiskIsAnError) {
+  const Outcome full = run_program({"bash", "-c", weft_path() + " --help > /dev/full"});
+  EXPECT_EQ(full.status, 3);
+  EXPECT_THAT(full.err, testing::HasSubstr("standard output"));
+}
+
 TEST_F(CheckpointTest, TruncatedTensorsAreRefusedWhenAskedForByName) {
   ASSERT_FALSE(tensors().empty());
   const std::filesystem::path file = tensors().front();

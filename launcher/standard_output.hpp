@@ -1,0 +1,13 @@
+// Standard output that may be a pipe whose reader leaves, or a file on a full disk.
+#pragma once
+#include <string_view>
+
+namespace weft {
+
+/// Writes `text` at once. False when nobody reads any more (`| head`). Throws IoError when it cannot be written.
+bool write_output(std::string_view text);
+
+/// What was printed before is out when it returns; throws IoError if it cannot be written.
+void flush_output();
+
+}  // namespace weft
