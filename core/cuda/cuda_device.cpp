@@ -55,7 +55,10 @@ class CudaEvent final : public Event {
   }
   bool passed() override {
     const cudaError_t status = cudaEventQuery(event_.get());
-    if (status == cudaErrorNotReady) return false;
+    if (status == cudaErrorNotReady) {
+      cudaGetLastError();  // it is not the next launch's
+      return false;
+    }
     check(status, "cudaEventQuery");
     return true;
   }
@@ -184,21 +187,29 @@ class CudaDevice final : public Device {
 
   std::unique_ptr<WorkGraph> capture(const std::function<void()>& work) override {
     const cudaStream_t stream = stream_of(*exec_);
-    memory_->begin_pool();
+    exec_->drop_scratch();
+    // The pool needs as much as a step that is not recorded, whose blocks would lie idle beside it.
+    check(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
+    memory_->release_unused();
     cudaGraph_t recorded = nullptr;
     // Relaxed: the allocator may ask for memory, and other threads go on.
     check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeRelaxed), "cudaStreamBeginCapture");
+    memory_->begin_pool();
+    const auto end_pool = [&] {
+      exec_->drop_scratch();
+      return memory_->end_pool();
+    };
     try {
       work();
     } catch (...) {
       cudaStreamEndCapture(stream, &recorded);
       const GraphHandle dropped(recorded, &cudaGraphDestroy);
-      memory_->end_pool();
+      end_pool();
       throw;
     }
     const cudaError_t ended = cudaStreamEndCapture(stream, &recorded);
     const GraphHandle graph(recorded, &cudaGraphDestroy);
-    std::shared_ptr<void> pool = memory_->end_pool();
+    std::shared_ptr<void> pool = end_pool();
     check(ended, "cudaStreamEndCapture");
     cudaGraphExec_t ready = nullptr;
     check(cudaGraphInstantiate(&ready, graph.get(), 0), "cudaGraphInstantiate");

@@ -4,15 +4,17 @@
 
 namespace weft {
 
-ExecContext::~ExecContext() {
+ExecContext::~ExecContext() { drop_scratch(); }
+
+void ExecContext::drop_scratch() {
   if (scratch_) memory_.deallocate(scratch_, scratch_bytes_, MemoryUse::workspace);
+  scratch_ = nullptr;
+  scratch_bytes_ = 0;
 }
 
 void* ExecContext::scratch(std::size_t bytes) {
   if (bytes > scratch_bytes_) {
-    if (scratch_) memory_.deallocate(scratch_, scratch_bytes_, MemoryUse::workspace);
-    scratch_ = nullptr;
-    scratch_bytes_ = 0;
+    drop_scratch();
     scratch_ = memory_.allocate(bytes, MemoryUse::workspace);
     scratch_bytes_ = bytes;
   }

@@ -44,6 +44,8 @@ class ExecContext {
 
   /// At least `bytes` of 64-byte aligned scratch, valid until the next call; it grows to the largest request and stays.
   void* scratch(std::size_t bytes);
+  /// Gives the scratch back: what is recorded next, or comes after a recording, must not share it.
+  void drop_scratch();
 
  private:
   const KernelTable& kernels_;

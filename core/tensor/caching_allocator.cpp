@@ -53,8 +53,8 @@ class SizeClassAllocator final : public CachingAllocator {
     if (!data) {
       const std::size_t needed = stats_.total_live + reserved_ + size, limit = options_.limit_bytes;
       if (limit && needed > limit)
-        fail("out of memory: {} bytes for {} beside {} in use pass the limit of {}", size, name_of(use),
-             stats_.total_live + reserved_, limit);
+        fail("out of memory: {} bytes for {} beside {} in use and {} that recorded steps keep pass the limit of {}",
+             size, name_of(use), stats_.total_live, reserved_, limit);
       if (limit && needed + cached_ > limit) release_cached();
       data = memory_->allocate(size);
     }
@@ -62,7 +62,9 @@ class SizeClassAllocator final : public CachingAllocator {
       release_cached();
       data = memory_->allocate(size);
     }
-    if (!data) fail("out of memory: {} bytes for {} beside {} in use", size, name_of(use), stats_.total_live);
+    if (!data)
+      fail("out of memory: {} bytes for {} beside {} in use and {} that recorded steps keep", size, name_of(use),
+           stats_.total_live, reserved_);
     if (pool_) pool_of_[data] = pool_;
     count(size, use);
     return data;
@@ -81,6 +83,11 @@ class SizeClassAllocator final : public CachingAllocator {
     }
     cached_ += size;
     free_[size].push_back(data);
+  }
+
+  void release_unused() override {
+    const std::lock_guard lock(mutex_);
+    release_cached();
   }
 
   void begin_pool() override {

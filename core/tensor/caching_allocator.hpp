@@ -26,6 +26,8 @@ struct AllocatorOptions {
 
 class CachingAllocator : public Allocator {
  public:
+  /// Gives the unused blocks outside pools back to the system. Nothing that the device was given may still touch them.
+  virtual void release_unused() = 0;
   /// From here to end_pool() blocks come from a pool of their own, which takes those that are freed back: a recorded step
   /// finds its memory where it was, whatever else is allocated between its replays.
   virtual void begin_pool() = 0;

@@ -120,17 +120,21 @@ class FiberDevice final : public Device {
       state_->recording = place;
       state_->recorder = std::this_thread::get_id();
     };
+    exec_->drop_scratch();
     memory_->begin_pool();
     record_to(&recorded);
+    const auto end_pool = [&] {
+      record_to(nullptr);
+      exec_->drop_scratch();
+      return memory_->end_pool();
+    };
     try {
       work();
     } catch (...) {
-      record_to(nullptr);
-      memory_->end_pool();
+      end_pool();
       throw;
     }
-    record_to(nullptr);
-    return std::make_unique<FiberGraph>(state_, std::move(recorded), memory_->end_pool());
+    return std::make_unique<FiberGraph>(state_, std::move(recorded), end_pool());
   }
 
  private:
