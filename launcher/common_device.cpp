@@ -40,8 +40,11 @@ std::string limits_text(std::span<const DeviceTraits> ranks, std::span<const Ran
   const bool any_bf16 = std::ranges::any_of(ranks, &DeviceTraits::fast_bf16);
   std::vector<int> behind;
   for (std::size_t rank = 0; rank < ranks.size(); ++rank)
-    if (ranks[rank].isa < best_isa || (any_bf16 && !ranks[rank].fast_bf16)) behind.push_back(static_cast<int>(rank));
+    if ((common.kind == DeviceKind::cpu && ranks[rank].isa < best_isa) || (any_bf16 && !ranks[rank].fast_bf16)) behind.push_back(static_cast<int>(rank));
   if (behind.empty()) return {};
+  if (common.kind != DeviceKind::cpu)
+    return fmt::format("devices differ: --dtype auto is {}, for the sake of {}",
+                       name_of(compute_dtype(DTypeChoice::automatic, common)), text_of(behind, places));
   return fmt::format("processors differ: all ranks use {} kernels and --dtype auto is {}, for the sake of {}",
                      cpu::name_of(common.isa), name_of(compute_dtype(DTypeChoice::automatic, common)),
                      text_of(behind, places));

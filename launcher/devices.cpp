@@ -9,6 +9,7 @@
 #include <sstream>
 #include <vector>
 
+#include "core/base/log.hpp"
 #include "core/cpu/device.hpp"
 #include "core/kernels/table.hpp"
 #include "launcher/placement.hpp"
@@ -123,6 +124,9 @@ std::unique_ptr<Device> open_device(const RunOptions& options, const RankEnviron
   }
   if (options.device == DeviceChoice::cuda)
     fail_user("--device: found cuda, but {}; cpu or auto would be right", cuda.missing);
+  // The driver's device file: somebody expects this machine's GPU to be used.
+  if (rank.rank == 0 && fs::exists("/dev/nvidiactl"))
+    log_warning("no GPU is used: {} (--device cpu would not ask)", cuda.missing);
   return open_cpu(options, rank, isa);
 }
 

@@ -203,8 +203,11 @@ bool Trainer::pauses_after(std::int64_t step) const {
 void Trainer::start_step() {
   const std::int64_t ahead = training_->in_flight(), step = state_.step + ahead + 1;
   const double upcoming = validates_after(step) ? longest_validation_ : 0;
+  // Those in flight, this one, those that begin before its result is seen, and one to spare.
+  const std::int64_t after = session_.engine().device().asynchronous() ? TrainingStep::most_in_flight - 1 : 0;
+  const auto steps = static_cast<double>(ahead + 1 + after + 1);
   // Ranks' clocks differ, so that rank 0's decides about the time limit.
-  const bool stop = stop_signal() != 0 || (session_.main_rank() && time_is_up(2 * longest_step_ + upcoming));
+  const bool stop = stop_signal() != 0 || (session_.main_rank() && time_is_up(steps * longest_step_ + upcoming));
   steps_begun_.push_back(seconds_now());
   if (ahead == 0) exposed_before_ = session_.log().exposed_seconds();
   training_->start(step, state_.next_sample + ahead * options_.train.batch, schedule_.rate(step), stop);

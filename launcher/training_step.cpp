@@ -228,6 +228,8 @@ StepResult TrainingStep::run(std::int64_t step, std::int64_t first_sample, doubl
 }
 
 std::string TrainingStep::find_nonfinite(const StepResult& result) {
+  const bool loss_finite = std::isfinite(result.loss);
+  if (in_flight_ > 0) return loss_finite ? "a gradient" : "the loss";
   ExecContext& exec = worker_.engine.exec();
   const auto& parameters = built_.store.all();
   const auto& places = built_.store.places();
@@ -247,7 +249,6 @@ std::string TrainingStep::find_nonfinite(const StepResult& result) {
     if (!finite(built_.store.stored_grad(place).data)) found = std::min(found, count + number);
   }
   all_.all_reduce(MutView(&found, {1}, DType::i64), {.op = ReduceOp::min}).wait();
-  const bool loss_finite = std::isfinite(result.loss);
   if (found == 2 * count) return loss_finite ? "the norm of the gradients" : "the loss";
   const std::string& name = parameters[static_cast<std::size_t>(found % count)]->name();
   if (found < count) return fmt::format("the parameter {}", name);

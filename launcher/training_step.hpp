@@ -82,9 +82,9 @@ class TrainingStep {
   /// Waits until this rank has all parameters that it keeps, for readers that are no operations.
   void settle() { values_.settle(); }
 
-  /// What made the last finished step be skipped, if no other was started since: the first parameter, in the model's
-  /// order, whose value is not finite, else the first whose gradient is not (with the loss, if that is not either), else
-  /// the loss or the gradients' norm. Collective.
+  /// What made the last finished step be skipped: the first parameter, in the model's order, whose value is not finite,
+  /// else the first whose gradient is not (with the loss, if that is not either), else the loss or the gradients' norm. A
+  /// step that was started since has gradients of its own in their place: then just the loss, or a gradient. Collective.
   std::string find_nonfinite(const StepResult& result);
 
  private:

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "core/cuda/kernels/bind.hpp"
+#include "core/cuda/nccl/api.hpp"
 #include "core/cuda/staging.hpp"
 #include "core/cuda/state.hpp"
 #include "core/cuda/stream.hpp"
@@ -81,20 +82,55 @@ class CudaGraph final : public WorkGraph {
   cudaStream_t stream_;
 };
 
+std::string name_of(const cudaDeviceProp& properties) {
+  return fmt::format("{}, sm_{}{}", properties.name, properties.major, properties.minor);
+}
+
+std::string pci_of(int index) {
+  std::array<char, 32> pci{};
+  check(cudaDeviceGetPCIBusId(pci.data(), pci.size(), index), "cudaDeviceGetPCIBusId");
+  return pci.data();
+}
+
+std::string nccl_text(const std::vector<std::filesystem::path>& folders) {
+  try {
+    return open_nccl(folders).description();
+  } catch (const Error& error) {
+    return fmt::format("no NCCL: {}", error.what());
+  }
+}
+
+std::vector<DeviceSummary> summaries() {
+  const int count = device_count();
+  std::vector<DeviceSummary> all;
+  for (int index = 0; index < count; ++index) {
+    cudaDeviceProp properties{};
+    check(cudaGetDeviceProperties(&properties, index), "cudaGetDeviceProperties");
+    DeviceSummary one{name_of(properties), pci_of(index), 0, 0, {}};
+    check(cudaSetDevice(index), "cudaSetDevice");
+    check(cudaMemGetInfo(&one.free_bytes, &one.memory_bytes), "cudaMemGetInfo");
+    for (int other = 0; other < count; ++other) {
+      int reaches = 0;
+      if (other != index) check(cudaDeviceCanAccessPeer(&reaches, index, other), "cudaDeviceCanAccessPeer");
+      if (reaches != 0) one.peers.push_back(other);
+    }
+    all.push_back(std::move(one));
+  }
+  return all;
+}
+
 DeviceFacts facts_of(int index) {
   cudaDeviceProp properties{};
   check(cudaGetDeviceProperties(&properties, index), "cudaGetDeviceProperties");
-  std::array<char, 32> pci{};
-  check(cudaDeviceGetPCIBusId(pci.data(), pci.size(), index), "cudaDeviceGetPCIBusId");
   int driver = 0, runtime = 0;
   check(cudaDriverGetVersion(&driver), "cudaDriverGetVersion");
   check(cudaRuntimeGetVersion(&runtime), "cudaRuntimeGetVersion");
   const auto version = [](int number) { return fmt::format("{}.{}", number / 1000, number % 1000 / 10); };
   DeviceFacts facts;
-  facts.name = fmt::format("{}, sm_{}{}", properties.name, properties.major, properties.minor);
+  facts.name = name_of(properties);
   facts.fast_bf16 = properties.major >= 8;
   facts.memory_bytes = properties.totalGlobalMem;
-  facts.pci = pci.data();
+  facts.pci = pci_of(index);
   facts.product_size = 4096;
   facts.libraries = {fmt::format("driver for CUDA {}, runtime {}", version(driver), version(runtime))};
   return facts;
@@ -166,6 +202,7 @@ class CudaDevice final : public Device {
     for (const CudaState::LibraryUse& use : state_of(*exec_).libraries())
       facts_.libraries.push_back(
           fmt::format("{} by {}", use.purpose, use.used ? use.details : "Weft's own kernels: " + use.details));
+    facts_.libraries.push_back(nccl_text(options.library_folders));
     try_a_kernel();
   }
 
@@ -243,6 +280,7 @@ class CudaDevice final : public Device {
 class CudaModule final : public BackendModule {
  public:
   int device_count() override { return cuda::device_count(); }
+  std::vector<DeviceSummary> describe() override { return summaries(); }
   std::unique_ptr<Device> open(const DeviceOptions& options) override { return make_device(options); }
 };
 

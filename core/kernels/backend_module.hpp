@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "core/kernels/device.hpp"
@@ -17,11 +18,21 @@ struct DeviceOptions {
   std::vector<std::filesystem::path> library_folders;  ///< where to look for vendors' libraries after the usual places
 };
 
+struct DeviceSummary {
+  std::string name;  ///< with its architecture
+  std::string pci;
+  std::size_t memory_bytes = 0;
+  std::size_t free_bytes = 0;
+  std::vector<int> peers;  ///< devices whose memory it reaches without the host
+};
+
 class BackendModule {
  public:
   virtual ~BackendModule() = default;
   /// How many devices this process sees, one or more. Throws Error that says what is missing where there is none.
   virtual int device_count() = 0;
+  /// All devices that this process sees. Throws Error that names the call that failed.
+  virtual std::vector<DeviceSummary> describe() = 0;
   /// Throws Error that says what is missing (a library, kernels for this device) or which call failed.
   virtual std::unique_ptr<Device> open(const DeviceOptions& options) = 0;
 };

@@ -13,6 +13,7 @@
 
 #include "core/base/clock.hpp"
 #include "core/cpu/backend.hpp"
+#include "launcher/doctor_gpu.hpp"
 #include "launcher/progress.hpp"
 #include "launcher/ranks.hpp"
 #include "launcher/session.hpp"
@@ -76,7 +77,9 @@ double all_reduce_rate(Communicator& world) {
 
 Rates measure(const Options& options) {
   Rates rates;
-  Engine engine(options.run);
+  RunOptions on_cpu = options.run;
+  on_cpu.device = DeviceChoice::cpu;
+  Engine engine(on_cpu);
   rates.f32_gflops = engine.matrix_rate(DType::f32) * 1e-9;
   if (engine.device().facts().fast_bf16) rates.bf16_gflops = engine.matrix_rate(DType::bf16) * 1e-9;
   rates.copy_gb_per_s = copy_rate(engine.exec().threads());
@@ -93,7 +96,7 @@ std::vector<RankFacts> gather(Communicator& world, const RankFacts& own) {
 std::string memory_text(std::uint64_t bytes) { return fmt::format("{:.1f} GiB", static_cast<double>(bytes) / 0x1p30); }
 
 void print_text(const HostFacts& host, const std::vector<RankFacts>& ranks, bool planned, const Rates& rates,
-                const std::vector<Finding>& findings) {
+                const GpuReport& gpus, const std::vector<Finding>& findings) {
   const json version = versions();
   const auto row = [](const char* name, const std::string& value) { fmt::print("  {:<14} {}\n", name, value); };
   fmt::print("Versions\n");
@@ -121,7 +124,7 @@ void print_text(const HostFacts& host, const std::vector<RankFacts>& ranks, bool
   row("memory copy", fmt::format("{:.1f} GB/s", rates.copy_gb_per_s));
   if (rates.all_reduce_gb_per_s)
     row("all-reduce", fmt::format("{:.2f} GB/s (16 MiB, bus)", *rates.all_reduce_gb_per_s));
-  fmt::print("\n");
+  fmt::print("\nGPUs\n{}\n", format_gpus(gpus));
   for (const Finding& finding : findings)
     fmt::print("{}: {}.\n      {}\n", finding.severity == Severity::trap ? "TRAP" : "note", finding.what,
                finding.advice);
@@ -131,10 +134,10 @@ void print_text(const HostFacts& host, const std::vector<RankFacts>& ranks, bool
 }
 
 void print_all(const Options& options, const HostFacts& host, const std::vector<RankFacts>& ranks, bool planned,
-               const Rates& rates) {
+               const Rates& rates, const GpuReport& gpus) {
   const std::vector<Finding> findings = diagnose(host, ranks);
-  if (!options.run.json) return print_text(host, ranks, planned, rates, findings);
-  json all = {{"versions", versions()}, {"host", to_json(host)}, {"rates", to_json(rates)}, {"planned", planned}};
+  if (!options.run.json) return print_text(host, ranks, planned, rates, gpus, findings);
+  json all = {{"versions", versions()}, {"host", to_json(host)}, {"rates", to_json(rates)}, {"planned", planned}, {"gpus", to_json(gpus)}};
   for (const RankFacts& rank : ranks) all["ranks"].push_back(to_json(rank));
   all["findings"] = json::array();
   for (const Finding& finding : findings) all["findings"].push_back(to_json(finding));
@@ -147,7 +150,7 @@ ExitStatus run_doctor(const Options& options) {
   const RankEnvironment rank = rank_environment();
   if (rank.alone()) {
     const HostFacts host = read_host_facts();
-    print_all(options, host, planned_ranks(host), true, measure(options));
+    print_all(options, host, planned_ranks(host), true, measure(options), report_gpus(options.run, rank));
     return ExitStatus::done;
   }
   // Before this rank is bound to its part of the host.
@@ -156,8 +159,9 @@ ExitStatus run_doctor(const Options& options) {
     const RankFacts own = read_rank_facts(rank);
     const std::vector<RankFacts> ranks = gather(mpi.world(), own);
     Rates rates = measure(options);
+    const GpuReport gpus = report_gpus(options.run, rank);
     if (mpi.size() > 1) rates.all_reduce_gb_per_s = all_reduce_rate(mpi.world());
-    if (mpi.rank() == 0) print_all(options, host, ranks, false, rates);
+    if (mpi.rank() == 0) print_all(options, host, ranks, false, rates, gpus);
     return ExitStatus::done;
   });
 }

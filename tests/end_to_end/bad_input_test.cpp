@@ -259,6 +259,9 @@ TEST(DeviceTest, ACudaModuleThatCannotBeUsedIsNamedWithItsReason) {
   EXPECT_EQ(folder.entries(), before);
   const Outcome alone = train_with(folder / "module.so", "auto");
   EXPECT_EQ(alone.status, 0) << alone.err;
+  const Outcome doctor = run_program({"env", "WEFT_CUDA_MODULE=" + folder / "module.so", weft_path(), "doctor"});
+  EXPECT_EQ(doctor.status, 0) << doctor.err;
+  EXPECT_THAT(doctor.out, testing::ContainsRegex("GPUs\n +unusable +" + folder / "module.so" + " cannot be loaded"));
 }
 
 TEST(Help, IsThereForEveryCommand) {

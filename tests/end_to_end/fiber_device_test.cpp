@@ -96,6 +96,26 @@ TEST_F(FiberDevice, TrainsAsTheCpuDoes) {
   }
 }
 
+TEST_F(FiberDevice, IsMeasuredByTheDoctor) {
+  const Outcome text = weft({"doctor"});
+  ASSERT_EQ(text.status, 0) << text.err;
+  EXPECT_THAT(text.out, testing::ContainsRegex("GPU 0 +fibers.*\n.*f32 products +[0-9.]+ TFLOP/s"));
+  const Outcome outcome = weft({"doctor", "--json"});
+  const auto gpus = nlohmann::json::parse(outcome.out).at("gpus");
+  EXPECT_EQ(gpus.at("devices").at(0).at("name"), "fibers");
+  for (const char* rate : {"to_device_gb_per_s", "to_host_gb_per_s", "on_device_gb_per_s", "bf16_gflops"})
+    EXPECT_GT(gpus.at("rates").at(rate).get<double>(), 0) << rate;
+  EXPECT_FALSE(gpus.contains("missing"));
+}
+
+// The first is found while the step after it runs; from then on steps wait for each other.
+TEST_F(FiberDevice, NamesWhatIsNotFiniteAndEndsAtTheLimit) {
+  const Outcome outcome = train("nan", "cuda", {"--lr", "1e30", "--steps", "100", "--nonfinite-limit", "2"});
+  EXPECT_EQ(outcome.status, 3) << outcome.err;
+  EXPECT_THAT(outcome.err, testing::ContainsRegex("step [0-9]+: (the parameter|the gradient of|the loss with the "
+                                                  "gradient of) [a-z0-9._]+ is not finite.*--nonfinite-limit 2"));
+}
+
 TEST_F(FiberDevice, TrainsEveryMixerAsTheCpuDoes) {
   for (const std::string model : {"elman", "gru", "lstm", "mean", "mingru", "minlstm", "qrnn", "sru", "srupp"}) {
     SCOPED_TRACE(model);

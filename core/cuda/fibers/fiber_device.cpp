@@ -150,6 +150,7 @@ class FiberDevice final : public Device {
 class FiberModule final : public BackendModule {
  public:
   int device_count() override { return 1; }
+  std::vector<DeviceSummary> describe() override { return {{"fibers", "none", 0, 0, {}}}; }
   std::unique_ptr<Device> open(const DeviceOptions& options) override { return make_device(options); }
 };
 

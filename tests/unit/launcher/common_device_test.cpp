@@ -34,6 +34,14 @@ TEST(CommonDevice, OfEqualProcessorsIsTheirBestWithoutAWarning) {
   EXPECT_EQ(limits_text(ranks, places), "");
 }
 
+TEST(CommonDevice, OfGpusIsNotThatOfTheirHostsProcessors) {
+  constexpr DeviceTraits beside_older{DeviceKind::cuda, cpu::Isa::v3, true};
+  EXPECT_EQ(limits_text(std::vector{gpu, beside_older, gpu, gpu}, places), "");
+  constexpr DeviceTraits older_gpu{DeviceKind::cuda, cpu::Isa::v4, false};
+  EXPECT_THAT(limits_text(std::vector{gpu, older_gpu, gpu, gpu}, places),
+              AllOf(HasSubstr("auto is f32"), HasSubstr("rank 1"), testing::Not(HasSubstr("kernels"))));
+}
+
 TEST(CommonDevice, OfDifferentKindsIsRefusedWithTheRanksAndHosts) {
   const std::vector<DeviceTraits> ranks = {gpu, gpu, best, gpu};
   try {
