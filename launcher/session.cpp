@@ -23,7 +23,16 @@ std::string Engine::description() {
 double Engine::matrix_rate(DType dtype) {
   double& rate = rates_[dtype];
   if (rate > 0) return rate;
-  const std::int64_t size = device_->facts().product_size;
+  // Up to the size that keeps the device busy, unless it is so slow that others would wait for it.
+  constexpr double slow_seconds = 0.02;
+  std::int64_t size = std::min<std::int64_t>(128, device_->facts().product_size);
+  while (time_product(dtype, size, 1).front() < slow_seconds && size < device_->facts().product_size) size *= 2;
+  size = std::min(size, device_->facts().product_size);
+  rate = 2.0 * static_cast<double>(size * size * size) / std::ranges::min(time_product(dtype, size, 5));
+  return rate;
+}
+
+std::vector<double> Engine::time_product(DType dtype, std::int64_t size, std::size_t repeats) {
   const auto tensor = [&](Shape shape, DType type) {
     Tensor made = Tensor::empty(memory(), shape, type, MemoryUse::workspace);
     exec().kernels().elementwise.fill(exec(), 0.5f, made.mut());
@@ -37,13 +46,12 @@ double Engine::matrix_rate(DType dtype) {
   };
   product();
   std::vector<double> seconds;
-  for (const double begin = seconds_now(); seconds.size() < 5 || seconds_now() - begin < 0.1;) {
+  for (const double begin = seconds_now(); seconds.size() < repeats || (repeats > 1 && seconds_now() - begin < 0.1);) {
     const double start = seconds_now();
     product();
     seconds.push_back(seconds_now() - start);
   }
-  rate = 2.0 * static_cast<double>(size * size * size) / *std::ranges::min_element(seconds);
-  return rate;
+  return seconds;
 }
 
 Session::Session(const Options& options, MpiRuntime& mpi, CommLog& log)

@@ -3,6 +3,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "core/kernels/device.hpp"
 #include "core/kernels/table.hpp"
@@ -31,6 +32,9 @@ class Engine {
   double matrix_rate(DType dtype);
 
  private:
+  /// Seconds of each of `repeats` or more square products, after one that is not counted.
+  std::vector<double> time_product(DType dtype, std::int64_t size, std::size_t repeats);
+
   std::unique_ptr<Device> device_;
   std::map<DType, double> rates_;  ///< of matrix_rate()
 };
