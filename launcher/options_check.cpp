@@ -54,7 +54,9 @@ void check_needed(const Options& o) {
     fail_user("--data is missing: `weft train --data FILE` needs a text file or token files to train on");
   if (o.command == "prepare" && o.data.data.empty()) fail_user("FILE is missing: `weft prepare --out DIR FILE...`");
   if (o.command == "prepare" && o.run.out.empty()) fail_user("--out is missing: `weft prepare --out DIR FILE...`");
-  if ((o.command == "eval" || o.command == "sample") && o.sample.checkpoint.empty())
+  if (o.command == "export" && o.run.out.empty())
+    fail_user("--out is missing: `weft export --checkpoint DIR --out DIR`, a folder for model.safetensors and config.json");
+  if ((o.command == "eval" || o.command == "sample" || o.command == "export") && o.sample.checkpoint.empty())
     fail_user("--checkpoint is missing: a checkpoint's folder, or a run's folder for its latest");
   if (o.command == "report" && o.report.run.empty()) fail_user("DIR is missing: `weft report DIR`, a run's folder");
   if (o.command == "launch" && o.launch.program.empty())

@@ -227,7 +227,7 @@ void read_resume(Options& o, const Texts& t) {
 
 void add_run(TableMaker& t) {
   t.group = "Run";
-  text(t.add("out", "DIR", "the run's folder", training | for_prepare | for_lens), WEFT_FIELD(run.out));
+  text(t.add("out", "DIR", "the run's folder", training | for_prepare | for_lens | for_export), WEFT_FIELD(run.out));
   auto& resume = t.add("resume", "auto|none|PATH", "the checkpoint to go on from; auto: the folder's latest", training);
   resume.read = read_resume;
   resume.write = [](const Options& o) {
@@ -246,13 +246,13 @@ void add_run(TableMaker& t) {
   seconds(max_time, WEFT_FIELD(train.max_time));
   max_time.shown_default = "none";
   integer(t.add("seed", "N", "", training | for_sample | for_lens), {0}, WEFT_FIELD(run.seed));
-  choice(t.add("dtype", "auto|f32|bf16", "of the computation; auto: bf16 where the hardware has it", compute),
+  choice(t.add("dtype", "auto|f32|bf16", "of the computation; auto: bf16 where the hardware has it", compute | for_export),
          dtype_names, WEFT_FIELD(run.dtype));
   choice(t.add("device", "auto|cpu|cuda", "auto: a GPU where there is one", compute), device_names,
          WEFT_FIELD(run.device));
   choice(t.add("cuda-graph", "auto|off", "record a step on the GPU once and replay it", training), graph_names,
          WEFT_FIELD(train.cuda_graph));
-  auto& threads = t.add("threads", "N", "of a rank", compute | for_prepare);
+  auto& threads = t.add("threads", "N", "of a rank", compute | for_prepare | for_export);
   integer(threads, {0, 4096}, WEFT_FIELD(run.threads));
   threads.shown_default = "its share of the cores";
   auto& memory = t.add("memory-limit", "SIZE", "a rank's most memory", training | for_eval | for_sample);
@@ -262,14 +262,14 @@ void add_run(TableMaker& t) {
   seconds(
       t.add("timeout", "TIME", "a collective may stand still before the run fails; 0: for ever", training | for_eval),
       WEFT_FIELD(run.timeout));
-  yes_no(t.add("quiet", "", "say nothing but errors", training | for_eval | for_sample | for_prepare),
+  yes_no(t.add("quiet", "", "say nothing but errors", training | for_eval | for_sample | for_prepare | for_export),
          WEFT_FIELD(run.quiet));
   yes_no(t.add("json", "", "print JSON", for_doctor | for_eval | for_lens), WEFT_FIELD(run.json));
 }
 
 void add_others(TableMaker& t) {
   t.group = "Sampling";
-  text(t.add("checkpoint", "DIR", "a checkpoint, or a run's folder (its latest)", for_eval | for_sample),
+  text(t.add("checkpoint", "DIR", "a checkpoint, or a run's folder (its latest)", for_eval | for_sample | for_export),
        WEFT_FIELD(sample.checkpoint));
   text(t.add("prompt", "TEXT", "what the text begins with", for_sample | for_demo), WEFT_FIELD(sample.prompt));
   t.rows.back().shown_default = "a line break";
@@ -350,6 +350,8 @@ const std::vector<CommandRow>& command_table() {
        "loss and bits per byte of a checkpoint"},
       {"sample", for_sample, "weft sample --checkpoint DIR [options]", "text from a checkpoint", "checkpoint"},
       {"prepare", for_prepare, "weft prepare --out DIR [options] FILE...", "text files to token files", "data"},
+      {"export", for_export, "weft export --checkpoint DIR --out DIR [options]",
+       "a checkpoint's model for Hugging Face's GPT2LMHeadModel or LlamaForCausalLM", "checkpoint"},
       {"report", for_report, "weft report DIR", "write report.html of a run's folder", "run"},
       {"lens", for_lens, "weft lens [options]",
        "work, span, time, memory and gradient reach of sequence mixers side by side", "models"},
@@ -371,7 +373,7 @@ void apply_command_defaults(Options& options) {
     options.launch.ranks = 0;
   } else if (options.command == "lens") {
     options.run.out = "out/lens";
-  } else if (options.command == "prepare") {
+  } else if (options.command == "prepare" || options.command == "export") {
     options.run.out.clear();
   }
 }

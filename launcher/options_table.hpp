@@ -21,6 +21,7 @@ enum CommandSet : unsigned {
   for_doctor = 1u << 6,
   for_report = 1u << 7,
   for_lens = 1u << 8,
+  for_export = 1u << 9,
 };
 
 enum class OptionKind : std::uint8_t { value, list, flag };
