@@ -35,10 +35,16 @@ bool exchange_fits(const LmConfig& config, int tp, int sp) {
 
 /// What is wrong with a layout; empty if it fits.
 std::string misfit(const Ranks& ranks, const LayoutOptions& layout, const LmConfig& config, const LayoutNeeds& needs) {
-  if (const bool tokens = ranks.sp > 1; (tokens || ranks.tp > 1) && !find_mixer(config.mixer).shards)
+  const MixerEntry& mixer = find_mixer(config.mixer);
+  if (const bool tokens = ranks.sp > 1 && !mixer.shards_sp; tokens || (ranks.tp > 1 && !mixer.shards_tp))
     return fmt::format("--{}: found {}; the mixer {} works on whole sequences on one rank, 1 would be right",
                        tokens ? "sp" : "tp", tokens ? ranks.sp : ranks.tp, config.mixer);
-  if (!heads_fit(config.heads, config.kv_heads, ranks.tp))
+  if (mixer.whole_rows && ranks.tp > 1 && layout.tp_sequence == TpSequenceChoice::on)
+    return fmt::format("--tp-sequence: found on; the mixer {} needs all rows of the stream, off would be right",
+                       config.mixer);
+  if (ranks.tp > config.d_model)
+    return fmt::format("--tp: found {}; --d-model {} goes over that many ranks or fewer", ranks.tp, config.d_model);
+  if (mixer.uses_heads && !heads_fit(config.heads, config.kv_heads, ranks.tp))
     return fmt::format("--tp: found {}; --heads {} with --kv-heads {} go over {} ranks", ranks.tp, config.heads,
                        config.kv_heads, fitting_tp(config.heads, config.kv_heads));
   if (ranks.tp > config.d_ff)
@@ -47,7 +53,8 @@ std::string misfit(const Ranks& ranks, const LayoutOptions& layout, const LmConf
     return fmt::format("--tp: found {}; a vocabulary of {} goes over that many ranks or fewer", ranks.tp, config.vocab);
   if (needs.seq > 0 && ranks.sp > needs.seq)
     return fmt::format("--sp: found {}; --seq {} goes over that many ranks or fewer", ranks.sp, needs.seq);
-  if (layout.sp_attention == SpAttentionChoice::exchange && !exchange_fits(config, ranks.tp, ranks.sp))
+  if (mixer.uses_heads && layout.sp_attention == SpAttentionChoice::exchange &&
+      !exchange_fits(config, ranks.tp, ranks.sp))
     return fmt::format(
         "--sp-attention: found exchange; --heads {} with --kv-heads {} do not go over --sp {} with --tp "
         "{}, ring would be right",
@@ -91,9 +98,11 @@ ShardingOptions plan_sharding(const LayoutOptions& layout, const LmConfig& confi
         "{}{}", wrong,
         all == 1 ? "" : fmt::format("; layouts of {} ranks that fit: {}", all, fitting(ranks, layout, config, needs)));
   }
+  const MixerEntry& mixer = find_mixer(config.mixer);
   ShardingOptions sharding;
   // Shared-out rows move as many bytes forward as whole ones, and hold and work on 1/tp of the stream.
-  sharding.tp_sequence = layout.tp_sequence != TpSequenceChoice::off;
+  sharding.tp_sequence = layout.tp_sequence != TpSequenceChoice::off && !mixer.whole_rows;
+  if (!mixer.uses_heads) return sharding;
   switch (layout.sp_attention) {
     case SpAttentionChoice::automatic:
       sharding.sp_attention = choose_sequence_attention(config.heads, config.kv_heads, ranks.tp, ranks.sp);

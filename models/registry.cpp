@@ -14,15 +14,15 @@ namespace weft {
 namespace {
 
 constexpr auto table = std::to_array<MixerEntry>({
-    {.name = "attention", .make = &make_attention, .uses_heads = true, .shards = true},
+    {.name = "attention", .make = &make_attention, .uses_heads = true, .shards_tp = true, .shards_sp = true},
     {"elman", &make_elman, PositionStyle::none},
     {"gru", &make_gru, PositionStyle::none},
     {"lstm", &make_lstm, PositionStyle::none},
     {"mean", &make_mean},
-    {"mingru", &make_mingru, PositionStyle::none},
-    {"minlstm", &make_minlstm, PositionStyle::none},
-    {"qrnn", &make_qrnn, PositionStyle::none},
-    {"qrnn-f", &make_qrnn_f, PositionStyle::none},
+    {.name = "mingru", .make = &make_mingru, .positions = PositionStyle::none, .shards_tp = true},
+    {.name = "minlstm", .make = &make_minlstm, .positions = PositionStyle::none, .shards_tp = true},
+    {.name = "qrnn", .make = &make_qrnn, .positions = PositionStyle::none, .shards_tp = true, .whole_rows = true},
+    {.name = "qrnn-f", .make = &make_qrnn_f, .positions = PositionStyle::none, .shards_tp = true},
     {"sru", &make_sru, PositionStyle::none},
     {"sru-affine", &make_sru_affine, PositionStyle::none},
     {"srupp", &make_sru_plus_plus, PositionStyle::none},

@@ -17,7 +17,10 @@ struct MixerEntry {
   /// How positions enter the standard blocks when the mixer is all that --model says: a recurrence knows the order itself.
   PositionStyle positions = PositionStyle::learned;
   bool uses_heads = false;
-  bool shards = false;  ///< over tp by heads and over sp by tokens
+  bool shards_tp = false;  ///< over tp by heads or channels
+  bool shards_sp = false;  ///< over sp by tokens
+  bool whole_rows =
+      false;  ///< over tp only where the stream is not shared out: it reads neighbouring tokens of its input
 };
 
 std::span<const MixerEntry> mixers();

@@ -21,8 +21,8 @@ struct MixerOptions {
   std::int64_t attention_width = 0;  ///< SRU++; 0: d_model / 8
   bool causal = true;
   bool bias = true;
-  float rotary_theta = 0;   ///< 0: no rotary positions
-  float dropout = 0;        ///< inside the mixer (attention probabilities)
+  float rotary_theta = 0;       ///< 0: no rotary positions
+  float dropout = 0;            ///< inside the mixer (attention probabilities)
   double out_deviation = 0.02;  ///< initial deviation of the projection into the residual stream
 };
 
@@ -45,7 +45,7 @@ struct MixerState {
 /// How a mixer can be spread, and what it may see.
 struct MixerTraits {
   bool causal = true;
-  bool heads_shardable = false;   ///< over tp by heads
+  bool heads_shardable = false;   ///< over tp by heads or channels
   bool tokens_shardable = false;  ///< over sp by tokens
   bool unbounded = false;         ///< the state has one size however many tokens it has seen
 };

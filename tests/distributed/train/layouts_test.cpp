@@ -11,30 +11,47 @@ namespace {
 
 class LayoutsTest : public ::testing::Test {
  public:
-  static const Training& alone(Style style) {
-    static std::map<Style, Training> runs;
-    if (!runs.contains(style)) {
+  static const Training& alone(Style style, const std::string& mixer = "attention") {
+    static std::map<std::pair<Style, std::string>, Training> runs;
+    if (!runs.contains({style, mixer})) {
       const std::unique_ptr<Communicator> self = make_self_communicator(comm_log());
       Layout layout;
       layout.style = style;
-      runs.emplace(style, train(*self, layout));
+      layout.mixer = mixer;
+      runs.emplace(std::pair(style, mixer), train(*self, layout));
     }
-    return runs.at(style);
+    return runs.at({style, mixer});
   }
 
   static void expect_equal(const Layout& layout, const std::string& what = {}) {
     const Training run = train(world(), layout);
-    const Difference difference = compare(alone(layout.style), run);
+    const Difference difference = compare(alone(layout.style, layout.mixer), run);
     EXPECT_TRUE(run.holders_agree) << "ranks that hold the same elements differ";
     EXPECT_LE(difference.gradient, 1) << what;
     EXPECT_LE(difference.loss, 1) << what;
     EXPECT_LE(difference.grad_norm, 1) << what;
-    EXPECT_EQ(run.initial, alone(layout.style).initial) << what;
+    EXPECT_EQ(run.initial, alone(layout.style, layout.mixer).initial) << what;
   }
 };
 
 TEST_F(LayoutsTest, EveryMeshEqualsOneRank) {
   for (const Layout& layout : sweep(world().size())) expect_equal(layout, name_of(layout));
+}
+
+TEST_F(LayoutsTest, ChannelsOfARecurrenceOverTensorParallelRanksEqualOneRank) {
+  const int ranks = world().size();
+  if (ranks == 1 || ranks > 4) return;  // alone it is the reference itself; more ranks show nothing new
+  for (const std::string mixer : {"mingru", "minlstm", "qrnn", "qrnn-f"})
+    for (const bool shared : {true, false}) {
+      if (shared && mixer == "qrnn") continue;  // its window reads whole rows
+      Layout layout;
+      layout.mixer = mixer;
+      layout.mesh = shared || ranks < 4 ? MeshSizes{1, 1, 1, ranks} : MeshSizes{1, 2, 1, 2};
+      layout.sharding.tp_sequence = shared;
+      layout.sharding.chunk_rows = 32;
+      layout.micro_batch = shared ? 5 : batch;
+      expect_equal(layout, name_of(layout));
+    }
 }
 
 TEST_F(LayoutsTest, TheReferenceRunLearns) {

@@ -75,20 +75,30 @@ LmConfig config(Style style) {
   return lm;
 }
 
+LmConfig config(const Layout& layout) {
+  LmConfig lm = config(layout.style);
+  if (layout.mixer == lm.mixer) return lm;
+  lm.mixer = layout.mixer;
+  lm.positions = PositionStyle::none;
+  lm.d_model = 50;
+  lm.heads = lm.kv_heads = 1;
+  return lm;
+}
+
 double learning_rate(Style style) { return style == Style::gpt2 ? 3e-3 : 1.5e-3; }
 
 std::string name_of(const Layout& layout) {
   constexpr std::array<std::string_view, 3> recompute = {"kept", "mixers recomputed", "blocks recomputed"};
-  return fmt::format("{} dp {} sp {} tp {} {} {} rows {} micro-batch {} zero {} {}",
-                     layout.style == Style::gpt2 ? "gpt2" : "llama", layout.mesh.dp, layout.mesh.sp, layout.mesh.tp,
-                     layout.sharding.sp_attention == SequenceAttention::ring ? "ring" : "exchange",
+  return fmt::format("{} {} dp {} sp {} tp {} {} {} rows {} micro-batch {} zero {} {}",
+                     layout.style == Style::gpt2 ? "gpt2" : "llama", layout.mixer, layout.mesh.dp, layout.mesh.sp,
+                     layout.mesh.tp, layout.sharding.sp_attention == SequenceAttention::ring ? "ring" : "exchange",
                      layout.sharding.tp_sequence ? "shared" : "whole", layout.sharding.chunk_rows, layout.micro_batch,
                      static_cast<int>(layout.zero), recompute[static_cast<std::size_t>(layout.recompute)]);
 }
 
 TrainingRun::TrainingRun(Communicator& ranks, const Layout& layout)
     : engine_(one_thread()), mesh_(ranks, comm_log(), layout.mesh), layout_(layout),
-      built_(build_model(config(layout.style), mesh_, layout.sharding)) {
+      built_(build_model(config(layout), mesh_, layout.sharding)) {
   allocate_parameters(engine_.exec(), built_->store, mesh_, layout.zero, layout.bucket_bytes);
   built_->store.initialize(engine_.exec(), 5);
   optimizer_ = std::make_unique<Optimizer>(AdamWSpec{}, built_->store, engine_.exec());
@@ -110,7 +120,7 @@ TrainingRun::TrainingRun(Communicator& ranks, const Layout& layout)
 
 MemoryPlan TrainingRun::plan() {
   const MeshSizes sizes{mesh_.size(Axis::pp), mesh_.size(Axis::dp), mesh_.size(Axis::sp), mesh_.size(Axis::tp)};
-  return {config(layout_.style),
+  return {config(layout_),
           AdamWSpec{},
           options_,
           layout_.bucket_bytes,

@@ -28,7 +28,11 @@ struct Layout {
   ZeroStage zero = ZeroStage::none;
   Recompute recompute = Recompute::none;
   Wire wire = Wire::native;
+  std::string mixer = "attention";
 };
+
+/// The style's with the layout's mixer; a recurrence has a width that few ranks divide.
+LmConfig config(const Layout& layout);
 
 std::string name_of(const Layout& layout);
 
