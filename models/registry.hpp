@@ -19,8 +19,8 @@ struct MixerEntry {
   bool uses_heads = false;
   bool shards_tp = false;  ///< over tp by heads or channels
   bool shards_sp = false;  ///< over sp by tokens
-  bool whole_rows =
-      false;  ///< over tp only where the stream is not shared out: it reads neighbouring tokens of its input
+  /// Over tp only where the stream is not shared out: it reads neighbouring tokens of its input.
+  bool whole_rows = false;
 };
 
 std::span<const MixerEntry> mixers();
