@@ -227,13 +227,15 @@ WEFT_INLINE Vec exp2(Vec x) {
   return reinterpret_cast<Vec>(
       _mm512_maskz_scalef_ps(normal, reinterpret_cast<__m512>(p), reinterpret_cast<__m512>(n)));
 #else
-  return x < low ? Vec{} : p * floats_of((bits_of(shifted) << 23) + (127 << 23));
+  const VecU power = (reinterpret_cast<VecU>(shifted) << 23) + (127u << 23);
+  return x < low ? Vec{} : p * reinterpret_cast<Vec>(power);
 #endif
 }
 
 /// Natural logarithm of positive normal numbers to about 1 ulp, by the series of 2·artanh((m−1)/(m+1)).
 WEFT_INLINE Vec log(Vec x) {
-  const VecI word = bits_of(x) - 0x3f3504f3;  // of √½, so that m lies in [√½, √2)
+  // Of √½, so that m lies in [√½, √2).
+  const VecI word = reinterpret_cast<VecI>(reinterpret_cast<VecU>(x) - 0x3f3504f3u);
   const Vec e = __builtin_convertvector(word >> 23, Vec);
   const Vec m = floats_of((word & 0x007fffff) + 0x3f3504f3);
   const Vec s = (m - 1.0f) / (m + 1.0f), z = s * s;
