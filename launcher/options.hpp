@@ -23,6 +23,8 @@ enum class OptimizerChoice : std::uint8_t { adamw, sgd, radam };
 enum class ScheduleChoice : std::uint8_t { cosine, linear, constant };
 enum class DTypeChoice : std::uint8_t { automatic, f32, bf16 };
 enum class DeviceChoice : std::uint8_t { automatic, cpu, cuda };
+/// How GPUs' collectives travel.
+enum class GpuComm : std::uint8_t { automatic, nccl, mpi };
 enum class WireChoice : std::uint8_t { f32, bf16 };
 enum class GraphChoice : std::uint8_t { automatic, off };
 enum class TpSequenceChoice : std::uint8_t { automatic, on, off };
@@ -46,7 +48,7 @@ struct ModelOptions {
   std::int64_t d_ff = 0;      ///< 0: 4·d_model for gelu; 8/3·d_model, rounded up to a multiple of 64, for swiglu
   std::int64_t attention_every = 1;  ///< SRU++: of so many blocks the last attends
   std::int64_t attention_width = 0;  ///< SRU++; 0: an eighth of d_model
-  std::int64_t vocab = 0;     ///< 0: what the data or the tokenizer has
+  std::int64_t vocab = 0;            ///< 0: what the data or the tokenizer has
   double dropout = 0;
 };
 
@@ -99,7 +101,7 @@ struct LayoutOptions {
   SpAttentionChoice sp_attention = SpAttentionChoice::automatic;
   std::int64_t zero = 0;  ///< ZeRO stage, 0 to 3
   RecomputeChoice recompute = RecomputeChoice::none;
-  double bucket_mb = 4;   ///< gradient bucket, MiB
+  double bucket_mb = 4;  ///< gradient bucket, MiB
   WireChoice grad_wire = WireChoice::f32;
 };
 
@@ -110,6 +112,7 @@ struct RunOptions {
   std::uint64_t seed = 1;
   DTypeChoice dtype = DTypeChoice::automatic;
   DeviceChoice device = DeviceChoice::automatic;
+  GpuComm gpu_comm = GpuComm::automatic;
   std::int64_t threads = 0;        ///< a rank; 0: what the launcher gave this rank
   std::uint64_t memory_limit = 0;  ///< bytes a rank; 0: no limit
   double timeout = 60;             ///< seconds without progress of a collective before the run fails; 0: never

@@ -19,6 +19,7 @@ constexpr std::array<std::string_view, 3> optimizer_names = {"adamw", "sgd", "ra
 constexpr std::array<std::string_view, 3> schedule_names = {"cosine", "linear", "constant"};
 constexpr std::array<std::string_view, 3> dtype_names = {"auto", "f32", "bf16"};
 constexpr std::array<std::string_view, 3> device_names = {"auto", "cpu", "cuda"};
+constexpr std::array<std::string_view, 3> gpu_comm_names = {"auto", "nccl", "mpi"};
 constexpr std::array<std::string_view, 2> wire_names = {"f32", "bf16"};
 constexpr std::array<std::string_view, 2> graph_names = {"auto", "off"};
 constexpr std::array<std::string_view, 3> tp_sequence_names = {"auto", "on", "off"};
@@ -246,10 +247,14 @@ void add_run(TableMaker& t) {
   seconds(max_time, WEFT_FIELD(train.max_time));
   max_time.shown_default = "none";
   integer(t.add("seed", "N", "", training | for_sample | for_lens), {0}, WEFT_FIELD(run.seed));
-  choice(t.add("dtype", "auto|f32|bf16", "of the computation; auto: bf16 where the hardware has it", compute | for_export),
-         dtype_names, WEFT_FIELD(run.dtype));
+  choice(
+      t.add("dtype", "auto|f32|bf16", "of the computation; auto: bf16 where the hardware has it", compute | for_export),
+      dtype_names, WEFT_FIELD(run.dtype));
   choice(t.add("device", "auto|cpu|cuda", "auto: a GPU where there is one", compute), device_names,
          WEFT_FIELD(run.device));
+  choice(t.add("gpu-comm", "auto|nccl|mpi", "collectives of GPUs; auto: NCCL where each rank has a GPU of its own",
+               compute),
+         gpu_comm_names, WEFT_FIELD(run.gpu_comm));
   choice(t.add("cuda-graph", "auto|off", "record a step on the GPU once and replay it", training), graph_names,
          WEFT_FIELD(train.cuda_graph));
   auto& threads = t.add("threads", "N", "of a rank", compute | for_prepare | for_export);

@@ -72,6 +72,11 @@ std::string fingerprint(Options options) {
 
 }  // namespace
 
+void fail_job(MpiRuntime& mpi, const CommLog& log, std::string_view command, std::string_view message) {
+  say_error(command, fmt::format("{}: {}", place_text(mpi, log.activity()), message));
+  end_job(mpi, ExitStatus::failed);
+}
+
 void say_error(std::string_view command, std::string_view message) {
   const std::string line = fmt::format("weft{}{}: {}\n", command.empty() ? "" : " ", command, message);
   const ssize_t written = ::write(STDERR_FILENO, line.data(), line.size());

@@ -12,6 +12,9 @@ namespace weft {
 /// every rank its status; an error of some ranks is said by them, and ends the job at once.
 ExitStatus with_ranks(const Options& options, const std::function<ExitStatus(MpiRuntime&, CommLog&)>& body);
 
+/// Says `message` for this rank, with its host, step and phase, and ends the job at once. From any thread.
+[[noreturn]] void fail_job(MpiRuntime& mpi, const CommLog& log, std::string_view command, std::string_view message);
+
 /// "weft train: MESSAGE" to standard error in one write.
 void say_error(std::string_view command, std::string_view message);
 

@@ -7,6 +7,7 @@
 #include "core/tensor/tensor.hpp"
 #include "launcher/device_world.hpp"
 #include "launcher/devices.hpp"
+#include "launcher/ranks.hpp"
 
 namespace weft {
 
@@ -56,7 +57,9 @@ std::vector<double> Engine::time_product(DType dtype, std::int64_t size, std::si
 
 Session::Session(const Options& options, MpiRuntime& mpi, CommLog& log)
     : mpi_(mpi), log_(log), engine_(options.run), compute_(agree(options.run)),
-      device_world_(make_device_world(mpi.world(), engine_.device())),
+      device_world_(make_device_world(
+          mpi.world(), engine_.device(), options.run,
+          [&mpi, &log, command = options.command](const std::string& report) { fail_job(mpi, log, command, report); })),
       mesh_(device_world_ ? *device_world_ : mpi.world(), log,
             MeshSizes{static_cast<int>(options.layout.pp), static_cast<int>(options.layout.dp),
                       static_cast<int>(options.layout.sp), static_cast<int>(options.layout.tp)}) {}

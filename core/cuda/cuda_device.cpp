@@ -2,9 +2,10 @@
 
 #include <array>
 #include <cstring>
+#include <optional>
 
 #include "core/cuda/kernels/bind.hpp"
-#include "core/cuda/nccl/api.hpp"
+#include "core/cuda/nccl/group.hpp"
 #include "core/cuda/staging.hpp"
 #include "core/cuda/state.hpp"
 #include "core/cuda/stream.hpp"
@@ -139,8 +140,8 @@ DeviceFacts facts_of(int index) {
 /// A stream with the staging of its copies.
 class Queue final : public ExecContext {
  public:
-  Queue(const KernelTable& kernels, Allocator& memory, Allocator& pinned, int threads)
-      : ExecContext(kernels, memory, threads), stream_(make_stream()), staging(pinned) {
+  Queue(const KernelTable& kernels, Allocator& memory, Allocator& pinned, int threads, int priority)
+      : ExecContext(kernels, memory, threads), stream_(make_stream(priority)), staging(pinned) {
     stream.handle = stream_.get();
   }
   ~Queue() override { static_cast<void>(cudaStreamSynchronize(stream_.get())); }
@@ -198,7 +199,7 @@ class CudaDevice final : public Device {
     memory_ = make_caching_allocator(std::make_unique<DeviceMemory>(options.index), {options.memory_limit});
     pinned_ = make_caching_allocator(std::make_unique<PinnedMemory>());
     bind(kernels_, kernel_abi_hash());
-    exec_ = make_queue();
+    exec_ = make_queue(0);
     for (const CudaState::LibraryUse& use : state_of(*exec_).libraries())
       facts_.libraries.push_back(
           fmt::format("{} by {}", use.purpose, use.used ? use.details : "Weft's own kernels: " + use.details));
@@ -213,10 +214,11 @@ class CudaDevice final : public Device {
   ExecContext& exec() override { return *exec_; }
   Allocator& host_memory() override { return *pinned_; }
 
+  // What others do beside the queue that computes is waited for: its kernels take the first blocks that get free.
   std::unique_ptr<ExecContext> make_queue() override {
-    auto queue = std::make_unique<Queue>(kernels_, *memory_, *pinned_, threads_);
-    queue->backend = make_state(library_folders_);
-    return queue;
+    int least = 0, greatest = 0;
+    check(cudaDeviceGetStreamPriorityRange(&least, &greatest), "cudaDeviceGetStreamPriorityRange");
+    return make_queue(greatest);
   }
 
   std::unique_ptr<Event> make_event() override { return std::make_unique<CudaEvent>(); }
@@ -232,7 +234,9 @@ class CudaDevice final : public Device {
     // Relaxed: the allocator may ask for memory, and other threads go on.
     check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeRelaxed), "cudaStreamBeginCapture");
     memory_->begin_pool();
+    recording_ = ++recordings_;
     const auto end_pool = [&] {
+      recording_ = 0;
       exec_->drop_scratch();
       return memory_->end_pool();
     };
@@ -252,8 +256,20 @@ class CudaDevice final : public Device {
     check(cudaGraphInstantiate(&ready, graph.get(), 0), "cudaGraphInstantiate");
     return std::make_unique<CudaGraph>(GraphExecHandle(ready, &cudaGraphExecDestroy), stream, std::move(pool));
   }
+  std::uint64_t recording() const override { return recording_; }
+
+  DeviceLinks& links() override {
+    if (!links_) links_.emplace(std::make_shared<const Nccl>(open_nccl(library_folders_)), [this] { enter_thread(); });
+    return *links_;
+  }
 
  private:
+  std::unique_ptr<ExecContext> make_queue(int priority) {
+    auto queue = std::make_unique<Queue>(kernels_, *memory_, *pinned_, threads_, priority);
+    queue->backend = make_state(library_folders_);
+    return queue;
+  }
+
   // A device of another architecture than the kernels' takes everything but them.
   void try_a_kernel() {
     constexpr std::size_t bytes = 64;
@@ -275,6 +291,9 @@ class CudaDevice final : public Device {
   std::unique_ptr<CachingAllocator> pinned_;
   KernelTable kernels_;
   std::unique_ptr<ExecContext> exec_;
+  std::optional<NcclLinks> links_;
+  std::uint64_t recordings_ = 0;
+  std::uint64_t recording_ = 0;  ///< under way; 0: none
 };
 
 class CudaModule final : public BackendModule {

@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "core/base/error.hpp"
+#include "core/kernels/device_links.hpp"
 #include "core/kernels/exec.hpp"
 
 namespace weft {
@@ -61,6 +63,11 @@ class Device {
   /// Records what `work` enqueues on exec(), and on queues that wait for it, without running it. Null where the device
   /// cannot; `work` has not been called then. What `work` allocates stays reserved as long as the graph lives.
   virtual std::unique_ptr<WorkGraph> capture(const std::function<void()>& work) = 0;
+  /// Which recording what is enqueued now becomes part of, from 1 on; 0: none.
+  virtual std::uint64_t recording() const { return 0; }
+
+  /// Throws Error that says what is missing where the device has no links of its own.
+  virtual DeviceLinks& links() { fail("{} exchanges memory through the host alone", facts().name); }
 };
 
 /// Waits until all that `queue` was given has run.

@@ -3,6 +3,7 @@
 #include <cstdint>
 
 #include "core/kernels/attention.hpp"
+#include "core/kernels/collective.hpp"
 #include "core/kernels/dropout.hpp"
 #include "core/kernels/elementwise.hpp"
 #include "core/kernels/embedding.hpp"
@@ -25,6 +26,7 @@ struct KernelTable {
   OptimKernels optim;
   ScanKernels scan;
   RecurrentKernels recurrent;
+  CollectiveKernels collective;
   TransferKernels transfer;
 };
 

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <string_view>
 
+#include "core/kernels/collective.hpp"
 #include "core/tensor/view.hpp"
 
 namespace weft {
@@ -29,7 +30,6 @@ constexpr bool is_message(CollectiveKind kind) {
   return kind == CollectiveKind::send || kind == CollectiveKind::recv || kind == CollectiveKind::send_recv;
 }
 
-enum class ReduceOp : std::uint8_t { sum, max, min };
 std::string_view name_of(ReduceOp op);
 
 /// How elements travel: as they are, or f32 sums rounded to bf16 (each contribution is rounded once, the sum is taken

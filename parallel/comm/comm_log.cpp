@@ -85,6 +85,7 @@ void CommLog::begin(Operation& operation, const std::shared_ptr<GroupRecord>& gr
   operation.log_ = this;
   operation.record_ = next_record_++;
   operation.group_ = group;
+  operation.wire_bytes_ = bytes;
   Active& active = active_[operation.record_];
   const Collective& what = operation.what();
   const auto world_rank = [&](int member) { return group->members[static_cast<std::size_t>(member)]; };
@@ -98,6 +99,14 @@ void CommLog::progressed(const Operation& operation) {
   const double now = seconds_now();
   const std::lock_guard lock(mutex_);
   if (const auto found = active_.find(operation.record_); found != active_.end()) found->second.what.progress = now;
+}
+
+void CommLog::withdraw(const Operation& operation) {
+  const std::lock_guard lock(mutex_);
+  const auto found = active_.find(operation.record_);
+  if (found == active_.end()) return;
+  if (recorder_ && found->second.entry) recorder_->end(*found->second.entry);
+  active_.erase(found);
 }
 
 void CommLog::end(Operation& operation) {

@@ -75,6 +75,8 @@ class CommLog {
 
   /// For communicators: the operation begins now, reports its end through `operation`, and its waits are timed.
   void begin(Operation& operation, const std::shared_ptr<GroupRecord>& group, std::uint64_t bytes);
+  /// For Operation: it does not run now.
+  void withdraw(const Operation& operation);
   /// For transports: bytes of the operation moved.
   void progressed(const Operation& operation);
   /// For Operation.

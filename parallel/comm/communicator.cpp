@@ -62,20 +62,6 @@ void Communicator::copy_alone(View input, MutView output) {
     device_->exec().kernels().transfer.copy(device_->exec(), input, output);
 }
 
-void Communicator::fill_alone(ReduceOp op, MutView output) {
-  if (output.device == DeviceId{}) return fill_identity(op, output);
-  ExecContext& exec = device_->exec();
-  if (output.dtype == DType::f32 || output.dtype == DType::bf16 || output.dtype == DType::f64) {
-    float identity = 0;
-    fill_identity(op, MutView(&identity, {1}, DType::f32));
-    exec.kernels().elementwise.fill(exec, identity, output);
-    return;
-  }
-  std::vector<char> identities(output.bytes());
-  fill_identity(op, MutView(identities.data(), output.shape, output.dtype));
-  exec.kernels().transfer.upload(exec, View(identities.data(), output.shape, output.dtype), output);
-}
-
 void Communicator::check_peer(int peer, const char* what) const {
   WEFT_CHECK(0 <= peer && peer < size_, "{} {} of group {}, which has {} ranks", what, peer, name_, size_);
 }
@@ -203,7 +189,10 @@ Work Communicator::exclusive_scan(View input, MutView output, ReduceOptions opti
   if (input.numel() == 0) return {};
   WEFT_CHECK(!overlap(input, output), "exclusive_scan does not work in place");
   if (!transport_) {
-    fill_alone(options.op, output);
+    if (output.device == DeviceId{})
+      fill_identity(options.op, output);
+    else
+      fill_identity(device_->exec(), options.op, output);
     return {};
   }
   return start({.kind = CollectiveKind::exclusive_scan, .reduce = options.op, .input = input, .output = output},
@@ -248,6 +237,7 @@ std::unique_ptr<Communicator> Communicator::split(int color, int key, std::strin
   if (reach.extend) transport = reach.extend(std::move(transport));
   auto made = std::make_unique<Communicator>(std::move(transport), log_, std::move(name), priority);
   made->device_ = reach.device;
+  made->transport_->connect(*made);
   return made;
 }
 

@@ -86,7 +86,6 @@ class Communicator {
   void check(View view, const char* what) const;
   void check_together(View input, View output, const char* what) const;
   void copy_alone(View input, MutView output);
-  void fill_alone(ReduceOp op, MutView output);
   void check_peer(int peer, const char* what) const;
   void check_message(View x, int peer, int tag, const char* what) const;
   void check_wire(DType dtype, const ReduceOptions& options) const;

@@ -10,7 +10,7 @@ namespace weft {
 void Operation::finish(std::exception_ptr error) {
   if (log_) log_->end(*this);
   // Before waiters wake: they may count on the storage being free.
-  keep_.reset();
+  let_go();
   if (on_finish) on_finish(error);
   {
     const std::lock_guard lock(mutex_);
@@ -21,6 +21,28 @@ void Operation::finish(std::exception_ptr error) {
   }
 }
 
+void Operation::keep_too(Keep more) {
+  keep_ = std::make_shared<const std::pair<Keep, Keep>>(std::move(keep_), std::move(more));
+}
+
+void Operation::let_go() {
+  Keep kept;
+  {
+    const std::lock_guard lock(mutex_);
+    kept = std::move(keep_);
+  }
+}
+
+void Operation::become_recorded() {
+  if (log_) log_->withdraw(*this);
+}
+
+std::shared_ptr<Operation> Operation::replayed() const {
+  auto again = std::make_shared<Operation>(what_, nullptr);
+  if (log_) log_->begin(*again, group_, wire_bytes_);
+  return again;
+}
+
 void Operation::expect() {
   waiters_.fetch_add(1, std::memory_order_relaxed);
   if (on_wait) on_wait();
@@ -29,6 +51,11 @@ void Operation::expect() {
 void Operation::wait() { wait_for(-1); }
 
 bool Operation::wait_for(double seconds) {
+  if (hold && !done()) {
+    hold();
+    let_go();
+    if (!done()) return true;
+  }
   if (!done()) {
     const double begun = seconds_now();
     waiters_.fetch_add(1, std::memory_order_relaxed);

@@ -28,8 +28,10 @@ class Operation {
   Operation& operator=(const Operation&) = delete;
 
   const Collective& what() const { return what_; }
-  /// Empty once it has ended.
+  /// Empty once it has ended, or its storage may be used again.
   const Keep& keep() const { return keep_; }
+  /// Keeps `more` as long. By the transport, before anyone else sees the operation.
+  void keep_too(Keep more);
   /// Called once, by the transport, from any thread; a non-null error is what wait() throws.
   void finish(std::exception_ptr error = nullptr);
   bool done() const { return done_.load(std::memory_order_acquire); }
@@ -47,9 +49,18 @@ class Operation {
   std::function<void(const std::exception_ptr&)> on_finish;
   /// Set before the transport starts it: called when a thread begins to block, so that polling can quicken.
   std::function<void()> on_wait;
+  /// Set by a transport whose collectives run in a queue of the device: has the queue that computes wait for the end. Then
+  /// wait() does this instead of blocking, and the storage is let go: what uses it next comes later in that queue.
+  std::function<void()> hold;
+
+  /// For a transport: the operation became part of a recorded step. Nothing has moved, and it never finishes by itself.
+  void become_recorded();
+  /// A replay began one that become_recorded(); it ends as others do.
+  std::shared_ptr<Operation> replayed() const;
 
  private:
   friend class CommLog;
+  void let_go();
   Collective what_;
   Keep keep_;
   std::atomic<bool> done_ = false;
@@ -60,6 +71,7 @@ class Operation {
   CommLog* log_ = nullptr;
   std::shared_ptr<GroupRecord> group_;
   std::uint64_t record_ = 0;
+  std::uint64_t wire_bytes_ = 0;
 };
 
 /// A handle on a started collective. Empty handles are complete. Dropping one neither waits for nor stops the
@@ -73,7 +85,8 @@ class Work {
   Work(const Work&) = delete;
   Work& operator=(const Work&) = delete;
 
-  /// Blocks until the result is there; may be called again. Throws the Error that the collective ended with.
+  /// What comes next finds the result: the host blocks until it is there, or, for memory of a device that has links of its
+  /// own, the device's computing queue does. May be called again. Throws the Error that the collective ended with.
   void wait() {
     if (operation_) operation_->wait();
   }

@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <array>
 #include <limits>
+#include <vector>
+
+#include "core/kernels/table.hpp"
 
 namespace weft {
 namespace {
@@ -124,6 +127,18 @@ void fill_identity(ReduceOp op, MutView x) {
     }();
     std::fill_n(static_cast<T*>(x.data), x.numel(), value);
   });
+}
+
+void fill_identity(ExecContext& exec, ReduceOp op, MutView x) {
+  if (x.dtype == DType::f32 || x.dtype == DType::bf16 || x.dtype == DType::f64) {
+    float identity = 0;
+    fill_identity(op, MutView(&identity, {1}, DType::f32));
+    exec.kernels().elementwise.fill(exec, identity, x);
+    return;
+  }
+  std::vector<char> identities(x.bytes());
+  fill_identity(op, MutView(identities.data(), x.shape, x.dtype));
+  exec.kernels().transfer.upload(exec, View(identities.data(), x.shape, x.dtype), x);
 }
 
 }  // namespace weft

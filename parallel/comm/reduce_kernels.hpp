@@ -4,6 +4,7 @@
 #include <span>
 
 #include "core/base/dtype.hpp"
+#include "core/kernels/exec.hpp"
 #include "parallel/comm/collective.hpp"
 
 namespace weft {
@@ -23,5 +24,7 @@ void to_f32(const bf16* x, float* y, std::int64_t count);
 
 /// The value that leaves every other unchanged under op.
 void fill_identity(ReduceOp op, MutView x);
+/// The same in memory of exec's device; integers come from the host.
+void fill_identity(ExecContext& exec, ReduceOp op, MutView x);
 
 }  // namespace weft

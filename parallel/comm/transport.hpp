@@ -8,6 +8,8 @@
 
 namespace weft {
 
+class Communicator;
+
 /// Moves the bytes of one group of two or more ranks. Everything that arrives here is checked: contiguous views on a
 /// device that serves(), equal counts, more than zero elements.
 class Transport {
@@ -19,7 +21,9 @@ class Transport {
   virtual bool serves(DeviceId device) const = 0;
   /// Whether collectives on device memory can be part of a recorded step (Device::capture).
   virtual bool recordable() const { return false; }
-  /// Starts `operation`; the transport calls its finish() once.
+  /// Called once, by all members, when `group` was made over this transport: its collectives on host memory work.
+  virtual void connect(Communicator& group) { static_cast<void>(group); }
+  /// Starts `operation`; the transport calls its finish() once, unless it becomes part of a recorded step.
   virtual void start(std::shared_ptr<Operation> operation) = 0;
   /// A number that no group of this rank bears yet.
   virtual int free_context() const = 0;

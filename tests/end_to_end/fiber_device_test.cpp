@@ -2,86 +2,15 @@
 // does there would be a fault on a GPU, is one here too.
 #include <gmock/gmock.h>
 
-#include <algorithm>
-#include <cmath>
 #include <csignal>
-#include <fstream>
-#include <map>
 #include <nlohmann/json.hpp>
 
-#include "faults.hpp"
+#include "fiber_device.hpp"
 
 namespace weft::test {
 namespace {
 
 using testing::HasSubstr;
-
-constexpr int steps = 8;
-
-class FiberDevice : public testing::Test {
- protected:
-  FiberDevice() {
-    std::string text;
-    for (int i = 0; text.size() < 3000; ++i) text += "line " + std::to_string(i * i % 29) + " of warp and weft\n";
-    data_ = folder_.write("text", text);
-  }
-
-  Outcome weft(const Words& words, const Words& environment = {}) const {
-    Words all = {"env", "WEFT_CUDA_MODULE=" WEFT_FIBER_MODULE};
-    all.insert(all.end(), environment.begin(), environment.end());
-    all.push_back(weft_path());
-    all.insert(all.end(), words.begin(), words.end());
-    return run_program(all, 300);
-  }
-
-  /// `ranks`: 0 is `weft train` alone, otherwise `weft launch -n RANKS`.
-  Outcome train(const std::string& out, const std::string& device, const Words& more = {}, int ranks = 0,
-                const Words& environment = {}) const {
-    Words words = {"train", "--data", data_, "--out", folder_ / out, "--device", device, "--quiet"};
-    for (const auto& [option, value] : std::map<std::string, std::string>{{"steps", std::to_string(steps)},
-                                                                          {"layers", "1"},
-                                                                          {"d-model", "16"},
-                                                                          {"heads", "2"},
-                                                                          {"seq", "12"},
-                                                                          {"batch", "4"},
-                                                                          {"micro-batch", "2"},
-                                                                          {"dropout", "0.1"},
-                                                                          {"lr", "3e-3"},
-                                                                          {"schedule", "constant"},
-                                                                          {"warmup", "0"},
-                                                                          {"threads", "1"},
-                                                                          {"valid-tokens", "40"}})
-      if (std::ranges::find(more, "--" + option) == more.end()) words.insert(words.end(), {"--" + option, value});
-    words.insert(words.end(), more.begin(), more.end());
-    if (ranks > 0) {
-      const Words launch = {"launch", "-n", std::to_string(ranks), "--"};
-      words.insert(words.begin(), launch.begin(), launch.end());
-    }
-    return weft(words, environment);
-  }
-
-  /// A column of metrics.jsonl, by step, as it stands there.
-  std::map<int, std::string> column(const std::string& out, const std::string& name) const {
-    std::map<int, std::string> values;
-    std::ifstream file(folder_ / (out + "/metrics.jsonl"));
-    for (std::string line; std::getline(file, line);) {
-      const auto row = nlohmann::json::parse(line);
-      if (row.contains(name)) values[row.at("step").get<int>()] = row.at(name).dump();
-    }
-    return values;
-  }
-
-  TemporaryFolder folder_;
-  std::string data_;
-};
-
-void expect_near(const std::map<int, std::string>& expected, const std::map<int, std::string>& found,
-                 double tolerance) {
-  ASSERT_FALSE(expected.empty());
-  ASSERT_EQ(expected.size(), found.size());
-  for (const auto& [step, value] : expected)
-    EXPECT_NEAR(std::stod(found.at(step)) / std::stod(value), 1, tolerance) << "step " << step;
-}
 
 TEST_F(FiberDevice, TrainsAsTheCpuDoes) {
   for (const std::string dtype : {"f32", "bf16"}) {

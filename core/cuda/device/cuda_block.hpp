@@ -50,6 +50,11 @@ struct Block {
   }
   /// Orders this thread's writes before its later ones for all threads of the device.
   WEFT_DEVICE void fence() const { __threadfence(); }
+  /// Writes to pinned memory of the host, which sees it after all that this thread wrote before.
+  WEFT_DEVICE void tell_host(std::int64_t* at, std::int64_t value) const {
+    __threadfence_system();
+    *static_cast<volatile std::int64_t*>(at) = value;
+  }
 };
 
 }  // namespace weft::cuda

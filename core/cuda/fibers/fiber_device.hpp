@@ -8,6 +8,9 @@
 
 namespace weft::cuda::fibers {
 
-std::unique_ptr<Device> make_device(const DeviceOptions& options);
+/// Which queues run their work as late as may be, and which at once: what forgets to wait for a late one finds it not done.
+enum class Late { computing, others, all };
+
+std::unique_ptr<Device> make_device(const DeviceOptions& options, Late late = Late::others);
 
 }  // namespace weft::cuda::fibers

@@ -4,6 +4,7 @@ namespace weft::cuda {
 
 void bind(KernelTable& table, std::uint64_t abi_hash) {
   WEFT_CHECK(abi_hash == kernel_abi_hash(), "the CUDA backend belongs to another build");
+  bind_collective(table);
   bind_norm(table);
   bind_dropout(table);
   bind_elementwise(table);

@@ -9,6 +9,7 @@
 
 namespace weft::cuda {
 
+void bind_collective(KernelTable& table);
 void bind_norm(KernelTable& table);
 void bind_dropout(KernelTable& table);
 void bind_elementwise(KernelTable& table);

@@ -7,7 +7,7 @@
 namespace weft::cuda {
 
 void Nccl::check(NcclStatus status, const char* call, NcclComm comm) const {
-  if (status == NcclStatus::success || status == NcclStatus::in_progress) return;
+  if (status == NcclStatus::success) return;
   const char* details = last_error(comm);
   fail("{}: {}{}{} ({})", call, status_text(status), details && *details ? ": " : "", details ? details : "",
        description());

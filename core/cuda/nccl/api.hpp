@@ -19,7 +19,7 @@ using NcclComm = struct NcclCommOpaque*;
 /// cudaStream_t.
 using NcclStream = void*;
 
-enum class NcclStatus : int { success = 0, remote_error = 6, in_progress = 7 };
+enum class NcclStatus : int { success = 0, invalid_argument = 4, remote_error = 6, in_progress = 7 };
 enum class NcclType : int { u8 = 1, i32 = 2, i64 = 4, f32 = 7, f64 = 8 };
 enum class NcclReduce : int { sum = 0, max = 2, min = 3 };
 
@@ -28,14 +28,14 @@ struct NcclConfig {
   std::size_t size = sizeof(NcclConfig);
   unsigned magic = 0xcafebeef;
   unsigned version = 21400;
-  int blocking = 0;
+  int blocking = 1;
   int cluster_size = INT_MIN;  ///< NCCL_CONFIG_UNDEF_INT
 };
 
 /// The functions that Weft calls.
 struct Nccl {
   explicit Nccl(Library opened) : library(std::move(opened)) {}
-  /// Throws Error that names the call and NCCL's reason. In progress is no error.
+  /// Throws Error that names the call and NCCL's reason.
   void check(NcclStatus status, const char* call, NcclComm comm = nullptr) const;
   /// Name, version and file.
   std::string description() const;

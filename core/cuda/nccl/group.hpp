@@ -1,63 +1,63 @@
-// One NCCL communicator: made without blocking, so that a rank that never comes ends in an error and not in a hang.
+// One NCCL communicator.
 #pragma once
-#include <cstdint>
+#include <functional>
 #include <memory>
+#include <mutex>
 #include <string>
 
 #include "core/cuda/nccl/api.hpp"
-#include "core/tensor/view.hpp"
+#include "core/kernels/device_links.hpp"
 
 namespace weft::cuda {
 
-struct NcclPlace {
-  int rank = 0;  ///< in the group
-  int size = 1;
-  std::string group;  ///< its name, for messages
-  std::string host;   ///< this rank's, for messages
-};
-
-/// Calls enqueue on `stream` and return; views are contiguous device memory with the counts that NCCL wants. All calls of a
-/// group come from one thread. Any dtype moves; f32, f64, i32, i64 and u8 reduce (NCCL would round a sum of bf16 at each
-/// hop). Each call throws Error that names rank, host and group when it cannot be enqueued or the group has failed.
-class NcclGroup {
+/// A queue's stream is its ExecContext::stream. The communicator blocks: one that does not would start a thread for each
+/// call.
+class NcclGroup final : public DeviceGroup {
  public:
-  /// Joins the group of `id`, which rank 0 made and gave to all. Throws Error after `timeout` seconds without the others.
-  NcclGroup(std::shared_ptr<const Nccl> api, const NcclId& id, NcclPlace place, double timeout);
-  /// Aborts a group that has failed; otherwise waits a bounded time for the end of what was enqueued.
-  ~NcclGroup();
+  /// Joins from a thread of its own, which calls `enter_thread` first: a rank that never comes ends in an Error after
+  /// `timeout` seconds and not in a hang.
+  NcclGroup(std::shared_ptr<const Nccl> api, const LinkId& id, LinkPlace place, double timeout,
+            const std::function<void()>& enter_thread);
+  /// Aborts a group that has failed; otherwise waits for the end of what was enqueued.
+  ~NcclGroup() override;
   NcclGroup(const NcclGroup&) = delete;
   NcclGroup& operator=(const NcclGroup&) = delete;
 
-  void all_reduce(MutView x, NcclReduce op, NcclStream stream);
-  void all_gather(View input, MutView output, NcclStream stream);
-  void reduce_scatter(View input, MutView output, NcclReduce op, NcclStream stream);
-  void broadcast(MutView x, int root, NcclStream stream);
-  void all_to_all(View input, MutView output, NcclStream stream);
-  void send(View x, int destination, NcclStream stream);
-  void recv(MutView x, int source, NcclStream stream);
-  /// Both as one operation: a ring of them cannot block itself.
-  void send_recv(View x, int destination, MutView y, int source, NcclStream stream);
-
-  /// Looks for an error that came after a call had returned; aborts the group and throws Error if there is one.
-  void poll();
-  /// Ends the group's kernels wherever they are, on this rank; later calls throw.
-  void give_up();
-  bool failed() const { return failed_; }
+  void all_reduce(ExecContext& queue, MutView x, ReduceOp op) override;
+  void all_gather(ExecContext& queue, View input, MutView output) override;
+  void reduce_scatter(ExecContext& queue, View input, MutView output, ReduceOp op) override;
+  void broadcast(ExecContext& queue, MutView x, int root) override;
+  void all_to_all(ExecContext& queue, View input, MutView output) override;
+  void exchange(ExecContext& queue, std::span<const LinkMessage> messages) override;
+  void poll() override;
 
  private:
   template <class Call>
   void run(const char* name, Call call);
   template <class Calls>
   void run_grouped(const char* name, Calls calls);
-  /// Waits until NCCL has taken a call that it answered with "in progress".
-  void settle(const char* name);
-  [[noreturn]] void fail_group(const char* name, const std::string& reason);
+  [[noreturn]] void fail_group(const std::string& reason);
 
   std::shared_ptr<const Nccl> api_;
-  NcclPlace place_;
-  double timeout_;
-  NcclComm comm_ = nullptr;
-  bool failed_ = false;
+  LinkPlace place_;
+  std::mutex mutex_;
+  NcclComm comm_ = nullptr;  ///< null when the group has failed
+};
+
+/// Groups over one opened library.
+class NcclLinks final : public DeviceLinks {
+ public:
+  /// `enter_thread` lets a new thread use the device.
+  NcclLinks(std::shared_ptr<const Nccl> api, std::function<void()> enter_thread)
+      : api_(std::move(api)), enter_thread_(std::move(enter_thread)) {}
+  LinkId make_id() override;
+  std::unique_ptr<DeviceGroup> join(const LinkId& id, const LinkPlace& place, double timeout) override {
+    return std::make_unique<NcclGroup>(api_, id, place, timeout, enter_thread_);
+  }
+
+ private:
+  std::shared_ptr<const Nccl> api_;
+  std::function<void()> enter_thread_;
 };
 
 }  // namespace weft::cuda
