@@ -13,6 +13,7 @@
 #include "core/cpu/device.hpp"
 #include "core/kernels/table.hpp"
 #include "launcher/placement.hpp"
+#include "launcher/product_tables.hpp"
 
 namespace weft {
 namespace {
@@ -64,12 +65,15 @@ std::vector<fs::path> library_folders() {
   return folders;
 }
 
-std::unique_ptr<Device> open_cuda(const CudaModule& cuda, const RunOptions& options, const RankEnvironment& rank) {
+std::unique_ptr<Device> open_cuda(const CudaModule& cuda, const RunOptions& options, const RankEnvironment& rank,
+                                  ProductTable products) {
   DeviceOptions device;
   device.index = rank.local_rank % cuda.devices;
   device.memory_limit = options.memory_limit;
   device.threads = threads_of(options, rank);
   device.library_folders = library_folders();
+  device.products = std::move(products);
+  device.measure_products = !options.tune.empty();
   return cuda.module->open(device);
 }
 
@@ -116,8 +120,10 @@ std::unique_ptr<Device> open_device(const RunOptions& options, const RankEnviron
   if (options.device == DeviceChoice::cpu) return open_cpu(options, rank, isa);
   const CudaModule cuda = load_cuda_module();
   if (cuda.module) {
+    ProductTable products;
+    if (!options.gemm_table.empty()) products = read_product_table(options.gemm_table);
     try {
-      return open_cuda(cuda, options, rank);
+      return open_cuda(cuda, options, rank, std::move(products));
     } catch (const Error& error) {
       fail_user("--device: the GPU cannot be used: {}; --device cpu would be right", error.what());
     }

@@ -113,6 +113,8 @@ struct RunOptions {
   DTypeChoice dtype = DTypeChoice::automatic;
   DeviceChoice device = DeviceChoice::automatic;
   GpuComm gpu_comm = GpuComm::automatic;
+  std::string gemm_table;          ///< file of GPU products' algorithms; empty: those of the run's folder, or a fixed rule
+  std::string tune;                ///< file that the doctor writes such a table to
   std::int64_t threads = 0;        ///< a rank; 0: what the launcher gave this rank
   std::uint64_t memory_limit = 0;  ///< bytes a rank; 0: no limit
   double timeout = 60;             ///< seconds without progress of a collective before the run fails; 0: never

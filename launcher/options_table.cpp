@@ -88,6 +88,7 @@ void choice(OptionRow& row, const Names& names, Field field) {
   [](auto& o) -> auto& { return o.member; }
 
 constexpr unsigned training = for_train | for_demo;
+constexpr unsigned tuned = training | for_doctor;  // what a step's products depend on
 constexpr unsigned compute = for_train | for_demo | for_eval | for_sample | for_doctor | for_lens;
 
 class TableMaker {
@@ -108,37 +109,35 @@ class TableMaker {
 
 void add_model(TableMaker& t) {
   t.group = "Model";
-  text(t.add("model", "NAME|FILE", "a preset, a mixer in the standard blocks, or a preset file", training),
+  text(t.add("model", "NAME|FILE", "a preset, a mixer in the standard blocks, or a preset file", tuned),
        WEFT_FIELD(model.name));
-  text(t.add("mixer", "NAME", "the sequence mixer of each block", training), WEFT_FIELD(model.mixer));
-  integer(t.add("layers", "N", "blocks", training), {1, 1 << 16}, WEFT_FIELD(model.layers));
-  integer(t.add("d-model", "N", "width", training), {1, 1 << 20}, WEFT_FIELD(model.d_model));
-  integer(t.add("heads", "N", "attention heads; they divide the width", training), {1, 1 << 20},
-          WEFT_FIELD(model.heads));
-  auto& kv = t.add("kv-heads", "N", "key-value heads; they divide the heads", training);
+  text(t.add("mixer", "NAME", "the sequence mixer of each block", tuned), WEFT_FIELD(model.mixer));
+  integer(t.add("layers", "N", "blocks", tuned), {1, 1 << 16}, WEFT_FIELD(model.layers));
+  integer(t.add("d-model", "N", "width", tuned), {1, 1 << 20}, WEFT_FIELD(model.d_model));
+  integer(t.add("heads", "N", "attention heads; they divide the width", tuned), {1, 1 << 20}, WEFT_FIELD(model.heads));
+  auto& kv = t.add("kv-heads", "N", "key-value heads; they divide the heads", tuned);
   integer(kv, {0, 1 << 20}, WEFT_FIELD(model.kv_heads));
   kv.shown_default = "as heads";
-  auto& ff = t.add("d-ff", "N", "width of the feed-forward layer", training);
+  auto& ff = t.add("d-ff", "N", "width of the feed-forward layer", tuned);
   integer(ff, {0, 1 << 24}, WEFT_FIELD(model.d_ff));
   ff.shown_default = "4 widths, or 8/3 for swiglu";
-  integer(t.add("attention-every", "N", "srupp: of N blocks the last attends", training), {1},
+  integer(t.add("attention-every", "N", "srupp: of N blocks the last attends", tuned), {1},
           WEFT_FIELD(model.attention_every));
-  auto& attention_width = t.add("attention-width", "N", "srupp: width of attention", training);
+  auto& attention_width = t.add("attention-width", "N", "srupp: width of attention", tuned);
   integer(attention_width, {0}, WEFT_FIELD(model.attention_width));
   attention_width.shown_default = "an eighth of the width";
-  auto& vocab = t.add("vocab", "N", "tokens of the vocabulary", training | for_prepare);
+  auto& vocab = t.add("vocab", "N", "tokens of the vocabulary", tuned | for_prepare);
   integer(vocab, {0, 1 << 30}, WEFT_FIELD(model.vocab));
   vocab.shown_default = "what the data has";
-  choice(
-      t.add("block", "pre-norm|plain", "norm, mixer, norm, feed-forward with residuals; or the mixer alone", training),
-      block_names, WEFT_FIELD(model.block));
-  choice(t.add("norm", "layer|rms", "normalisation", training), norm_names, WEFT_FIELD(model.norm));
-  choice(t.add("mlp", "gelu|swiglu", "feed-forward layer", training), mlp_names, WEFT_FIELD(model.mlp));
-  choice(t.add("positions", "learned|rotary|none", "how positions enter", training), position_names,
+  choice(t.add("block", "pre-norm|plain", "norm, mixer, norm, feed-forward with residuals; or the mixer alone", tuned),
+         block_names, WEFT_FIELD(model.block));
+  choice(t.add("norm", "layer|rms", "normalisation", tuned), norm_names, WEFT_FIELD(model.norm));
+  choice(t.add("mlp", "gelu|swiglu", "feed-forward layer", tuned), mlp_names, WEFT_FIELD(model.mlp));
+  choice(t.add("positions", "learned|rotary|none", "how positions enter", tuned), position_names,
          WEFT_FIELD(model.positions));
-  yes_no(t.add("bias", "", "linear layers have biases (layer norms always)", training), WEFT_FIELD(model.bias));
-  yes_no(t.add("tied", "", "the head shares the embedding's weight", training), WEFT_FIELD(model.tied));
-  real(t.add("dropout", "P", "part of the activations dropped in training", training),
+  yes_no(t.add("bias", "", "linear layers have biases (layer norms always)", tuned), WEFT_FIELD(model.bias));
+  yes_no(t.add("tied", "", "the head shares the embedding's weight", tuned), WEFT_FIELD(model.tied));
+  real(t.add("dropout", "P", "part of the activations dropped in training", tuned),
        {0, 1, RealRange::Bounds::open_above}, WEFT_FIELD(model.dropout));
 }
 
@@ -155,14 +154,14 @@ void add_data(TableMaker& t) {
          WEFT_FIELD(data.format));
   choice(t.add("sampler", "shuffled|streams", "order of the training windows", training), sampler_names,
          WEFT_FIELD(data.sampler));
-  integer(t.add("seq", "N", "tokens of a sequence", training | for_eval), {1, 1 << 30}, WEFT_FIELD(train.seq));
+  integer(t.add("seq", "N", "tokens of a sequence", tuned | for_eval), {1, 1 << 30}, WEFT_FIELD(train.seq));
 }
 
 void add_training(TableMaker& t) {
   t.group = "Training";
   integer(t.add("steps", "N", "optimizer steps", training), {1}, WEFT_FIELD(train.steps));
-  integer(t.add("batch", "N", "sequences of a step, over all ranks", training), {1, 1 << 30}, WEFT_FIELD(train.batch));
-  auto& micro = t.add("micro-batch", "N", "sequences that a rank takes at a time", training | for_eval);
+  integer(t.add("batch", "N", "sequences of a step, over all ranks", tuned), {1, 1 << 30}, WEFT_FIELD(train.batch));
+  auto& micro = t.add("micro-batch", "N", "sequences that a rank takes at a time", tuned | for_eval);
   integer(micro, {0, 1 << 30}, WEFT_FIELD(train.micro_batch));
   micro.shown_default = "chosen";
   choice(t.add("optimizer", "adamw|sgd|radam", "", training), optimizer_names, WEFT_FIELD(optim.kind));
@@ -189,16 +188,16 @@ void add_training(TableMaker& t) {
 
 void add_layout(TableMaker& t) {
   t.group = "Layout";
-  auto& dp = t.add("dp", "N", "data parallel ranks", training | for_eval);
+  auto& dp = t.add("dp", "N", "data parallel ranks", tuned | for_eval);
   integer(dp, {0, 1 << 24}, WEFT_FIELD(layout.dp));
   dp.shown_default = "what the other axes leave";
-  integer(t.add("tp", "N", "tensor parallel ranks", training | for_eval | for_sample), {1, 1 << 24},
+  integer(t.add("tp", "N", "tensor parallel ranks", tuned | for_eval | for_sample), {1, 1 << 24},
           WEFT_FIELD(layout.tp));
-  choice(t.add("tp-sequence", "auto|on|off", "norms and dropout on 1/tp of the rows", training | for_eval),
+  choice(t.add("tp-sequence", "auto|on|off", "norms and dropout on 1/tp of the rows", tuned | for_eval),
          tp_sequence_names, WEFT_FIELD(layout.tp_sequence));
-  integer(t.add("sp", "N", "sequence parallel ranks", training | for_eval), {1, 1 << 24}, WEFT_FIELD(layout.sp));
+  integer(t.add("sp", "N", "sequence parallel ranks", tuned | for_eval), {1, 1 << 24}, WEFT_FIELD(layout.sp));
   choice(t.add("sp-attention", "auto|ring|exchange", "keys and values go round the ranks, or heads change places",
-               training | for_eval),
+               tuned | for_eval),
          sp_attention_names, WEFT_FIELD(layout.sp_attention));
   integer(t.add("pp", "N", "pipeline stages", training), {1, 1 << 24}, WEFT_FIELD(layout.pp));
   integer(t.add("zero", "0..3", "what dp and sp ranks share out: 1 optimizer state, 2 gradients too, 3 parameters too",
@@ -255,6 +254,13 @@ void add_run(TableMaker& t) {
   choice(t.add("gpu-comm", "auto|nccl|mpi", "collectives of GPUs; auto: NCCL where each rank has a GPU of its own",
                compute),
          gpu_comm_names, WEFT_FIELD(run.gpu_comm));
+  auto& products = t.add("gemm-table", "FILE", "algorithms of GPU products, from `weft doctor --tune`", training);
+  text(products, WEFT_FIELD(run.gemm_table));
+  products.shown_default = "the run's, or a fixed rule";
+  auto& tune =
+      t.add("tune", "FILE", "measure the algorithms of a training step's GPU products, and write them", for_doctor);
+  text(tune, WEFT_FIELD(run.tune));
+  tune.shown_default = "no";
   choice(t.add("cuda-graph", "auto|off", "record a step on the GPU once and replay it", training), graph_names,
          WEFT_FIELD(train.cuda_graph));
   auto& threads = t.add("threads", "N", "of a rank", compute | for_prepare | for_export);
@@ -361,7 +367,7 @@ const std::vector<CommandRow>& command_table() {
       {"lens", for_lens, "weft lens [options]",
        "work, span, time, memory and gradient reach of sequence mixers side by side", "models"},
       {"doctor", for_doctor, "weft doctor [options]",
-       "what this machine has, where ranks sit, and what is wrong with it"},
+       "this machine, its ranks, what is wrong; --tune: the fastest products of the model described"},
   };
   return rows;
 }

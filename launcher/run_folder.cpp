@@ -9,6 +9,7 @@
 #include "core/base/log.hpp"
 #include "core/io/atomic_file.hpp"
 #include "core/io/json_lines.hpp"
+#include "launcher/product_tables.hpp"
 #include "launcher/run_files.hpp"
 
 namespace weft {
@@ -61,6 +62,12 @@ RunFolder& RunFolder::operator=(RunFolder&&) noexcept = default;
 
 void RunFolder::write_config(const Options& options) const {
   weft::write_config(options, (root_ / "config.cfg").string());
+}
+
+void RunFolder::keep_product_table(const std::filesystem::path& table) const {
+  const std::filesystem::path own = root_ / run_table_name;
+  std::error_code unseen;
+  if (!std::filesystem::equivalent(table, own, unseen)) copy_file_atomic(table, own);
 }
 
 double RunFolder::open_metrics(std::int64_t last_step) {

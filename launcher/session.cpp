@@ -4,10 +4,13 @@
 #include <vector>
 
 #include "core/base/clock.hpp"
+#include "core/base/log.hpp"
 #include "core/tensor/tensor.hpp"
 #include "launcher/device_world.hpp"
 #include "launcher/devices.hpp"
+#include "launcher/product_tables.hpp"
 #include "launcher/ranks.hpp"
+#include "parallel/comm/agreement.hpp"
 
 namespace weft {
 
@@ -62,7 +65,12 @@ Session::Session(const Options& options, MpiRuntime& mpi, CommLog& log)
           [&mpi, &log, command = options.command](const std::string& report) { fail_job(mpi, log, command, report); })),
       mesh_(device_world_ ? *device_world_ : mpi.world(), log,
             MeshSizes{static_cast<int>(options.layout.pp), static_cast<int>(options.layout.dp),
-                      static_cast<int>(options.layout.sp), static_cast<int>(options.layout.tp)}) {}
+                      static_cast<int>(options.layout.sp), static_cast<int>(options.layout.tp)}) {
+  if (!options.run.gemm_table.empty())
+    check_same_on_all_ranks(world(), "product table", format_product_table(read_product_table(options.run.gemm_table)));
+  if (main_rank())
+    for (const std::string& warning : engine_.device().facts().warnings) log_warning("{}", warning);
+}
 
 // Before any group knows the engine's device: it may become another.
 DType Session::agree(const RunOptions& options) {

@@ -10,6 +10,7 @@
 #include "launcher/memory_prediction.hpp"
 #include "launcher/sharding_setup.hpp"
 #include "launcher/signals.hpp"
+#include "launcher/step_setup.hpp"
 #include "parallel/comm/agreement.hpp"
 #include "parallel/comm/text_exchange.hpp"
 
@@ -46,7 +47,7 @@ Trainer::Trainer(const Options& options, Session& session)
   options_.run.dtype = compute_ == DType::bf16 ? DTypeChoice::bf16 : DTypeChoice::f32;
   config_ = config_text(options_);
   ExecContext& exec = session.engine().exec();
-  const StepOptions step = step_options();
+  const StepOptions step = make_step_options(options_, session.mesh(), compute_, sharding_);
   const auto bucket_bytes = static_cast<std::size_t>(options.layout.bucket_mb * 1048576.0);
   check_memory(config, step, bucket_bytes);
   allocate_parameters(exec, built_->store, session.mesh(), step.buckets.zero, bucket_bytes);
@@ -61,26 +62,6 @@ Trainer::Trainer(const Options& options, Session& session)
 }
 
 Trainer::~Trainer() = default;
-
-StepOptions Trainer::step_options() const {
-  const Options& options = options_;
-  const TrainOptions& train = options.train;
-  StepOptions step;
-  step.batch = train.batch;
-  step.micro_batch = choose_micro_batch();
-  step.seq = train.seq;
-  step.seed = options.run.seed;
-  step.clip = static_cast<float>(options.optim.clip);
-  step.compute = compute_;
-  step.sharding = sharding_;
-  step.buckets = {static_cast<ZeroStage>(options.layout.zero),
-                  options.layout.grad_wire == WireChoice::bf16 ? Wire::bf16 : Wire::native};
-  step.recompute = options.layout.recompute == RecomputeChoice::block       ? Recompute::block
-                   : options.layout.recompute == RecomputeChoice::attention ? Recompute::attention
-                                                                            : Recompute::none;
-  step.replay = train.cuda_graph == GraphChoice::off ? StepReplay::off : StepReplay::automatic;
-  return step;
-}
 
 // Before the first allocation.
 void Trainer::check_memory(const LmConfig& config, const StepOptions& step, std::size_t bucket_bytes) {
@@ -101,17 +82,6 @@ void Trainer::check_memory(const LmConfig& config, const StepOptions& step, std:
     if (const std::string misfit = memory_misfit(plan, options_.run.memory_limit); !misfit.empty())
       throw UserError(misfit);
   });
-}
-
-std::int64_t Trainer::choose_micro_batch() const {
-  const std::int64_t local = options_.train.batch / session_.mesh().size(Axis::dp);
-  if (options_.train.micro_batch > 0) return std::min(options_.train.micro_batch, local);
-  const std::int64_t seq = (options_.train.seq + session_.mesh().size(Axis::sp) - 1) / session_.mesh().size(Axis::sp);
-  const std::int64_t wanted = std::max<std::int64_t>(1, tokens_at_a_time / seq);
-  std::int64_t best = 1;
-  for (std::int64_t size = 1; size <= std::min(wanted, local); ++size)
-    if (local % size == 0) best = size;
-  return best;
 }
 
 std::filesystem::path Trainer::find_start() {

@@ -32,8 +32,6 @@ class Trainer {
   void read_earlier_rows();
   bool validation_is_due() const;
   std::string describe_device();
-  std::int64_t choose_micro_batch() const;
-  StepOptions step_options() const;
   void check_memory(const LmConfig& config, const StepOptions& step, std::size_t bucket_bytes);
   bool is_due(std::int64_t step, std::int64_t every) const;
   bool validates_after(std::int64_t step) const;

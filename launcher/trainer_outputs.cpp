@@ -32,6 +32,7 @@ void Trainer::open_outputs() {
           "resume, would be right",
           options_.run.out);
     folder_->write_config(options_);
+    if (!options_.run.gemm_table.empty()) folder_->keep_product_table(options_.run.gemm_table);
     seconds_before_ = folder_->open_metrics(state_.step);
     read_earlier_rows();
     return owes_validation_ ? "yes" : "";

@@ -1,8 +1,8 @@
 #include "core/cuda/cublaslt.hpp"
 
-#include <algorithm>
 #include <bit>
-#include <functional>
+#include <span>
+#include <utility>
 
 namespace weft::cuda {
 
@@ -68,7 +68,7 @@ ProductKey key_of(const MatmulArgs& args) {
 
 std::size_t CublasLtState::KeyHash::operator()(const ProductKey& key) const {
   std::uint64_t hash = 0;
-  for (const std::int64_t word : key.words) {
+  for (const std::int64_t word : key) {
     hash = (hash ^ static_cast<std::uint64_t>(word)) * 0x9e3779b97f4a7c15u;
     hash ^= hash >> 32;
   }
@@ -80,6 +80,15 @@ CublasLtState::CublasLtState(CublasLtOptions options)
   cublasLtHandle_t handle = nullptr;
   api_.check(api_.create(&handle), "cublasLtCreate");
   handle_ = LibraryHandle(handle, api_.destroy);
+  measured_.library = api_.version();
+  if (!why_no_table().empty()) options_.table.choices.clear();
+}
+
+std::string CublasLtState::why_no_table() const {
+  const ProductTable& table = options_.table;
+  if (table.library == 0 || table.library == api_.version()) return {};
+  return fmt::format("it was measured with cuBLASLt {}, and this is {}", version_text(table.library),
+                     version_text(api_.version()));
 }
 
 template <class Value>
@@ -159,12 +168,11 @@ void CublasLtState::choose_algorithm(Plan& plan, const ProductKey& key, const Ma
           "cublasLtMatmulAlgoCapGetAttribute");
     return able != 0;
   };
-  const auto end = std::remove_if(proposals.begin(), proposals.begin() + count, std::not_fn(usable));
-  if (end == proposals.begin()) return;
-  const auto tuned = options_.tuning.find(key);
-  const auto index = tuned == options_.tuning.end() ? 0 : tuned->second;
-  plan.algo = proposals[index < end - proposals.begin() ? static_cast<std::size_t>(index) : 0].algo;
-  plan.supported = true;
+  for (const auto& proposal : std::span(proposals).first(static_cast<std::size_t>(count)))
+    if (usable(proposal)) plan.proposals.push_back(proposal.algo);
+  const auto listed = options_.table.choices.find(key);
+  const auto index = listed == options_.table.choices.end() ? 0 : static_cast<std::size_t>(listed->second.algorithm);
+  if (index < plan.proposals.size()) plan.chosen = index;
 }
 
 CublasLtState::Plan& CublasLtState::plan(const MatmulArgs& args) {
@@ -175,21 +183,42 @@ CublasLtState::Plan& CublasLtState::plan(const MatmulArgs& args) {
 
 bool CublasLtState::fuses(const MatmulArgs& args) {
   if (is_plain(args)) return true;
-  return may_fuse(args) && (!args.sums || options_.fuse_sums) && plan(args).supported;
+  return may_fuse(args) && (!args.sums || options_.fuse_sums) && !plan(args).proposals.empty();
 }
 
 void CublasLtState::run(const MatmulArgs& args, void* stream) {
   const auto [m, n, k] = shape_of(args);
   if (m == 0 || n == 0) return;
-  const Plan& way = plan(args);
-  WEFT_CHECK(way.supported, "cuBLASLt {} has no algorithm for a product of {} [{}, {}] and [{}, {}] into {}",
+  Plan& way = plan(args);
+  WEFT_CHECK(!way.proposals.empty(), "cuBLASLt {} has no algorithm for a product of {} [{}, {}] and [{}, {}] into {}",
              api_.version(), name_of(args.a.dtype), m, k, k, n, name_of(args.out.dtype));
   set_pointers(way, args);
+  if (options_.time && !std::exchange(way.measured, true)) measure(way, args, stream);
+  multiply(way, args, stream);
+}
+
+// What it adds to is added to again and again: the results of a run that measures are none.
+void CublasLtState::measure(Plan& way, const MatmulArgs& args, void* stream) {
+  ProductChoice choice;
+  for (std::size_t index = 0; index < way.proposals.size(); ++index) {
+    way.chosen = index;
+    const double us = 1e6 * options_.time([&] { multiply(way, args, stream); }, stream);
+    if (index == 0) choice.first_us = us;
+    if (index > 0 && us >= choice.us) continue;
+    choice.us = us;
+    choice.algorithm = static_cast<int>(index);
+  }
+  way.chosen = static_cast<std::size_t>(choice.algorithm);
+  measured_.choices.emplace(key_of(args), choice);
+}
+
+void CublasLtState::multiply(const Plan& way, const MatmulArgs& args, void* stream) const {
   const float alpha = 1, beta = args.added ? 1 : 0;
-  api_.check(api_.matmul(handle_.get(), way.product.get(), &alpha, args.b.data, way.a.get(), args.a.data, way.b.get(),
-                         &beta, addend_of(args).data, way.c.get(), args.out.data, way.d.get(), &way.algo,
-                         args.workspace, cublaslt_workspace, static_cast<cudaStream_t>(stream)),
-             "cublasLtMatmul");
+  api_.check(
+      api_.matmul(handle_.get(), way.product.get(), &alpha, args.b.data, way.a.get(), args.a.data, way.b.get(), &beta,
+                  addend_of(args).data, way.c.get(), args.out.data, way.d.get(), &way.proposals[way.chosen],
+                  args.workspace, cublaslt_workspace, static_cast<cudaStream_t>(stream)),
+      "cublasLtMatmul");
 }
 
 }  // namespace weft::cuda

@@ -3,15 +3,17 @@
 #include <cublasLt.h>
 
 #include <array>
-#include <compare>
 #include <cstdint>
-#include <map>
+#include <functional>
 #include <memory>
+#include <string>
 #include <unordered_map>
+#include <vector>
 
 #include "core/cuda/handle.hpp"
 #include "core/cuda/library.hpp"
 #include "core/cuda/matmul.hpp"
+#include "core/kernels/product_table.hpp"
 
 namespace weft::cuda {
 
@@ -49,16 +51,7 @@ struct CublasLt {
 /// Bytes of workspace: what cuBLAS recommends for Hopper. The choice of algorithms depends on it.
 inline constexpr std::size_t cublaslt_workspace = std::size_t{32} << 20;
 
-/// All that the choice of an algorithm depends on: sizes, strides, types, epilogue, alignments.
-struct ProductKey {
-  std::array<std::int64_t, 9> words{};
-  auto operator<=>(const ProductKey&) const = default;
-};
-
 ProductKey key_of(const MatmulArgs& args);
-
-/// Which of the algorithms that cuBLASLt proposes to take for a product; those not listed take the first.
-using TuningTable = std::map<ProductKey, int>;
 
 struct CublasLtOptions {
   /// The library's file names, the best first, and where to look for them after the dynamic loader's own places.
@@ -66,7 +59,11 @@ struct CublasLtOptions {
   std::vector<std::filesystem::path> folders = library_folders();
   /// Whether column sums of dy come with the weight's gradient. A product that takes them along can be the slower one.
   bool fuse_sums = false;
-  TuningTable tuning{};
+  /// Which of cuBLASLt's proposals to take, where it was measured with this library; those not listed take the first.
+  ProductTable table{};
+  /// Seconds of one run of a product on `stream`, when products are to be measured: each takes the fastest proposal from
+  /// its first run on.
+  std::function<double(const std::function<void()>& run, void* stream)> time{};
 };
 
 /// What is kept for the matrix products, for the device that is current when it is made.
@@ -78,6 +75,10 @@ class CublasLtState {
   bool fuses(const MatmulArgs& args);
   void run(const MatmulArgs& args, void* stream);
   const CublasLt& library() const { return api_; }
+  /// Why the table is not used; empty if it is, or if there is none.
+  std::string why_no_table() const;
+  /// What was measured so far; without the device's name.
+  const ProductTable& measured() const { return measured_; }
 
  private:
   using LibraryHandle = Handle<cublasLtHandle_t, decltype(&cublasLtDestroy)>;
@@ -88,8 +89,9 @@ class CublasLtState {
   struct Plan {
     Product product;
     Layout a, b, c, d;
-    cublasLtMatmulAlgo_t algo{};
-    bool supported = false;
+    std::vector<cublasLtMatmulAlgo_t> proposals;  ///< those that can be used; empty: not supported
+    std::size_t chosen = 0;
+    bool measured = false;
   };
   struct KeyHash {
     std::size_t operator()(const ProductKey& key) const;
@@ -100,6 +102,8 @@ class CublasLtState {
   void choose_algorithm(Plan& plan, const ProductKey& key, const MatmulArgs& args) const;
   Layout layout(const ConstMatrix& matrix) const;
   void set_pointers(const Plan& plan, const MatmulArgs& args) const;
+  void multiply(const Plan& plan, const MatmulArgs& args, void* stream) const;
+  void measure(Plan& plan, const MatmulArgs& args, void* stream);
   template <class Value>
   void set(const Plan& plan, cublasLtMatmulDescAttributes_t attribute, Value value) const;
 
@@ -107,6 +111,7 @@ class CublasLtState {
   CublasLt api_;
   LibraryHandle handle_;
   std::unordered_map<ProductKey, Plan, KeyHash> plans_;
+  ProductTable measured_;
 };
 
 }  // namespace weft::cuda

@@ -192,14 +192,20 @@ void copy(ExecContext& exec, View from, MutView to) {
 
 class CudaDevice final : public Device {
  public:
-  explicit CudaDevice(const DeviceOptions& options)
-      : index_(options.index), threads_(options.threads), library_folders_(options.library_folders) {
+  explicit CudaDevice(const DeviceOptions& options) : options_(options) {
     check(cudaSetDevice(options.index), "cudaSetDevice");
     facts_ = facts_of(options.index);
     memory_ = make_caching_allocator(std::make_unique<DeviceMemory>(options.index), {options.memory_limit});
     pinned_ = make_caching_allocator(std::make_unique<PinnedMemory>());
     bind(kernels_, kernel_abi_hash());
+    if (!options_.products.device.empty() && options_.products.device != facts_.name) {
+      facts_.warnings.push_back(fmt::format("the table of products is not used: it was measured on {}, and this is {}",
+                                            options_.products.device, facts_.name));
+      options_.products = {};
+    }
     exec_ = make_queue(0);
+    if (const std::string why = state_of(*exec_).products().why_no_table(); !why.empty())
+      facts_.warnings.push_back("the table of products is not used: " + why);
     for (const CudaState::LibraryUse& use : state_of(*exec_).libraries())
       facts_.libraries.push_back(
           fmt::format("{} by {}", use.purpose, use.used ? use.details : "Weft's own kernels: " + use.details));
@@ -210,7 +216,7 @@ class CudaDevice final : public Device {
   ~CudaDevice() override { static_cast<void>(cudaDeviceSynchronize()); }
 
   const DeviceFacts& facts() const override { return facts_; }
-  void enter_thread() override { check(cudaSetDevice(index_), "cudaSetDevice"); }
+  void enter_thread() override { check(cudaSetDevice(options_.index), "cudaSetDevice"); }
   ExecContext& exec() override { return *exec_; }
   Allocator& host_memory() override { return *pinned_; }
 
@@ -258,15 +264,22 @@ class CudaDevice final : public Device {
   }
   std::uint64_t recording() const override { return recording_; }
 
+  ProductTable measured_products() override {
+    ProductTable table = state_of(*exec_).products().measured();
+    table.device = facts_.name;
+    return table;
+  }
+
   DeviceLinks& links() override {
-    if (!links_) links_.emplace(std::make_shared<const Nccl>(open_nccl(library_folders_)), [this] { enter_thread(); });
+    if (!links_)
+      links_.emplace(std::make_shared<const Nccl>(open_nccl(options_.library_folders)), [this] { enter_thread(); });
     return *links_;
   }
 
  private:
   std::unique_ptr<ExecContext> make_queue(int priority) {
-    auto queue = std::make_unique<Queue>(kernels_, *memory_, *pinned_, threads_, priority);
-    queue->backend = make_state(library_folders_);
+    auto queue = std::make_unique<Queue>(kernels_, *memory_, *pinned_, options_.threads, priority);
+    queue->backend = make_state(options_);
     return queue;
   }
 
@@ -283,9 +296,7 @@ class CudaDevice final : public Device {
     memory_->deallocate(data, bytes, MemoryUse::workspace);
   }
 
-  int index_;
-  int threads_;
-  std::vector<std::filesystem::path> library_folders_;
+  DeviceOptions options_;
   DeviceFacts facts_;
   std::unique_ptr<CachingAllocator> memory_;
   std::unique_ptr<CachingAllocator> pinned_;

@@ -16,6 +16,8 @@ struct DeviceOptions {
   std::size_t memory_limit = 0;                        ///< bytes; 0: none
   int threads = 1;                                     ///< of the host
   std::vector<std::filesystem::path> library_folders;  ///< where to look for vendors' libraries after the usual places
+  ProductTable products{};        ///< algorithms of matrix products; those not listed go by a fixed rule
+  bool measure_products = false;  ///< each product tries its algorithms when it first runs, and its results are none
 };
 
 struct DeviceSummary {

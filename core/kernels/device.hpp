@@ -9,6 +9,7 @@
 #include "core/base/error.hpp"
 #include "core/kernels/device_links.hpp"
 #include "core/kernels/exec.hpp"
+#include "core/kernels/product_table.hpp"
 
 namespace weft {
 
@@ -40,6 +41,7 @@ struct DeviceFacts {
   std::string pci;                     ///< "0000:41:00.0"; empty for the host
   std::int64_t product_size = 1024;    ///< edge of a square matrix product that keeps all of it busy
   std::vector<std::string> libraries;  ///< what its kernels call, with versions, and what is missing
+  std::vector<std::string> warnings;   ///< what was asked for and is not done, each a line for people
 };
 
 class Device {
@@ -65,6 +67,9 @@ class Device {
   virtual std::unique_ptr<WorkGraph> capture(const std::function<void()>& work) = 0;
   /// Which recording what is enqueued now becomes part of, from 1 on; 0: none.
   virtual std::uint64_t recording() const { return 0; }
+
+  /// The matrix products that DeviceOptions::measure_products measured; empty where they have one algorithm.
+  virtual ProductTable measured_products() { return {}; }
 
   /// Throws Error that says what is missing where the device has no links of its own.
   virtual DeviceLinks& links() { fail("{} exchanges memory through the host alone", facts().name); }

@@ -14,6 +14,7 @@
 #include "core/base/clock.hpp"
 #include "core/cpu/backend.hpp"
 #include "launcher/doctor_gpu.hpp"
+#include "launcher/product_tables.hpp"
 #include "launcher/progress.hpp"
 #include "launcher/ranks.hpp"
 #include "launcher/session.hpp"
@@ -137,7 +138,11 @@ void print_all(const Options& options, const HostFacts& host, const std::vector<
                const Rates& rates, const GpuReport& gpus) {
   const std::vector<Finding> findings = diagnose(host, ranks);
   if (!options.run.json) return print_text(host, ranks, planned, rates, gpus, findings);
-  json all = {{"versions", versions()}, {"host", to_json(host)}, {"rates", to_json(rates)}, {"planned", planned}, {"gpus", to_json(gpus)}};
+  json all = {{"versions", versions()},
+              {"host", to_json(host)},
+              {"rates", to_json(rates)},
+              {"planned", planned},
+              {"gpus", to_json(gpus)}};
   for (const RankFacts& rank : ranks) all["ranks"].push_back(to_json(rank));
   all["findings"] = json::array();
   for (const Finding& finding : findings) all["findings"].push_back(to_json(finding));
@@ -147,6 +152,7 @@ void print_all(const Options& options, const HostFacts& host, const std::vector<
 }  // namespace
 
 ExitStatus run_doctor(const Options& options) {
+  if (!options.run.tune.empty()) return tune_products(options);
   const RankEnvironment rank = rank_environment();
   if (rank.alone()) {
     const HostFacts host = read_host_facts();

@@ -12,6 +12,7 @@
 
 #include "core/base/clock.hpp"
 #include "core/base/philox.hpp"
+#include "core/data/random_tokens.hpp"
 #include "launcher/devices.hpp"
 #include "launcher/training_step.hpp"
 #include "parallel/comm/comm_log.hpp"
@@ -19,25 +20,6 @@
 
 namespace weft {
 namespace {
-
-class RandomTokens final : public TokenSource {
- public:
-  RandomTokens(std::int64_t size, std::int64_t vocab) : size_(size), vocab_(vocab) {}
-  const std::string& name() const override { return name_; }
-  std::int64_t size() const override { return size_; }
-  std::int64_t vocab_size() const override { return vocab_; }
-  std::int64_t text_bytes() const override { return 0; }
-  void read(std::int64_t begin, std::span<std::int32_t> out) const override {
-    for (std::size_t i = 0; i < out.size(); ++i)
-      out[i] = static_cast<std::int32_t>(philox_word(key_, static_cast<std::uint64_t>(begin) + i) %
-                                         static_cast<std::uint64_t>(vocab_));
-  }
-
- private:
-  std::string name_ = "random tokens";
-  PhiloxKey key_ = philox_key(1, "tokens");
-  std::int64_t size_, vocab_;
-};
 
 struct Arguments {
   std::int64_t layers, d_model, heads, seq, vocab, batch, micro_batch;

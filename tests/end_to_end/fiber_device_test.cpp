@@ -3,7 +3,9 @@
 #include <gmock/gmock.h>
 
 #include <csignal>
+#include <fstream>
 #include <nlohmann/json.hpp>
+#include <sstream>
 
 #include "fiber_device.hpp"
 
@@ -35,6 +37,40 @@ TEST_F(FiberDevice, IsMeasuredByTheDoctor) {
   for (const char* rate : {"to_device_gb_per_s", "to_host_gb_per_s", "on_device_gb_per_s", "bf16_gflops"})
     EXPECT_GT(gpus.at("rates").at(rate).get<double>(), 0) << rate;
   EXPECT_FALSE(gpus.contains("missing"));
+}
+
+TEST_F(FiberDevice, KeepsTheTableOfProductsThatARunWasStartedWith) {
+  const std::string text =
+      "weft product table 1\ndevice another\nlibrary 1\nm n k  a b added out pre  flags  algorithm  us  us-of-first\n";
+  const std::string table = folder_.write("table", text), broken = folder_.write("broken", text + "1 2 x\n");
+  const Outcome refused = train("refused", "cuda", {"--gemm-table", broken});
+  EXPECT_EQ(refused.status, 2) << refused.err;
+  EXPECT_THAT(refused.err, HasSubstr("--gemm-table: " + broken + ": line 5: found `1 2 x`"));
+  EXPECT_FALSE(std::filesystem::exists(folder_ / "refused/config.cfg"));
+  ASSERT_EQ(train("run", "cuda", {"--gemm-table", table, "--steps", "4"}).status, 0);
+  const std::string kept = folder_ / "run/gemm.table";
+  std::ostringstream copied;
+  copied << std::ifstream(kept).rdbuf();
+  EXPECT_EQ(copied.str(), text);
+  // The start that resumes reads it.
+  folder_.write("run/gemm.table", text + "1 2 x\n");
+  EXPECT_THAT(train("run", "cuda").err, HasSubstr("--gemm-table: " + kept + ": line 5"));
+}
+
+TEST_F(FiberDevice, HasNoAlgorithmsToTune) {
+  const Words model = {"doctor",    "--tune",  folder_ / "table", "--vocab", "64",    "--layers", "1",
+                       "--d-model", "16",      "--heads",         "2",       "--seq", "8",        "--batch",
+                       "2",         "--device"};
+  for (const auto& [device, why] : {std::pair<std::string, std::string>{"cpu", "this rank computes on the CPU"},
+                                    {"cuda", "products on fibers have one algorithm"}}) {
+    Words words = model;
+    words.push_back(device);
+    const Outcome outcome = weft(words);
+    EXPECT_EQ(outcome.status, 2) << outcome.err;
+    EXPECT_THAT(outcome.err, HasSubstr("--tune: " + why));
+  }
+  EXPECT_THAT(weft({"doctor", "--tune", folder_ / "table"}).err, HasSubstr("--vocab is missing"));
+  EXPECT_FALSE(std::filesystem::exists(folder_ / "table"));
 }
 
 // The first is found while the step after it runs; from then on steps wait for each other.

@@ -59,6 +59,6 @@ void matmul(ExecContext& exec, const MatmulArgs& args) {
   fibers::enqueue(exec, [args] { multiply(args); });
 }
 
-std::unique_ptr<BackendState> make_state(std::span<const std::filesystem::path>) { return nullptr; }
+std::unique_ptr<BackendState> make_state(const DeviceOptions&) { return nullptr; }
 
 }  // namespace weft::cuda

@@ -5,6 +5,7 @@
 #include <memory>
 #include <span>
 
+#include "core/kernels/backend_module.hpp"
 #include "core/kernels/table.hpp"
 
 namespace weft::cuda {
@@ -27,7 +28,7 @@ void bind_transfer(KernelTable& table);
 /// Binds every slot. Throws Error if the hash is not this build's.
 void bind(KernelTable& table, std::uint64_t abi_hash);
 
-/// Handles and caches that these kernels expect in ExecContext::backend. Vendors' libraries are also looked for in `folders`.
-std::unique_ptr<BackendState> make_state(std::span<const std::filesystem::path> folders = {});
+/// Handles and caches that these kernels expect in ExecContext::backend. Of the options it takes the folders and the products.
+std::unique_ptr<BackendState> make_state(const DeviceOptions& options = {});
 
 }  // namespace weft::cuda

@@ -200,11 +200,59 @@ TEST_F(Matmul, TakesTheFirstProposalUnlessTunedOrUnable) {
   state().run(args, nullptr);
   EXPECT_EQ(fake().last_algorithm, 0);
   CublasLtOptions options = fake_options();
-  options.tuning[cuda::key_of(args)] = 2;
+  options.table = {"", 130000, {{cuda::key_of(args), {2, 1, 2}}}};
   CublasLtState(options).run(args, nullptr);
   EXPECT_EQ(fake().last_algorithm, 2);
   args.added = other.matrix();  // the first proposal cannot
   state().run(args, nullptr);
+  EXPECT_EQ(fake().last_algorithm, 1);
+}
+
+TEST_F(Matmul, ATableOfAnotherLibraryIsNotUsedAndSaysSo) {
+  const Buffer a(DType::f32, 4, 8, 8), b(DType::f32, 8, 4, 4), out(DType::f32, 4, 4, 4);
+  MatmulArgs args;
+  args.a = a.matrix();
+  args.b = b.matrix();
+  args.out = out.matrix();
+  args.workspace = workspace().data();
+  CublasLtOptions options = fake_options();
+  options.table = {"", 120800, {{cuda::key_of(args), {2, 1, 2}}}};
+  CublasLtState other(options);
+  other.run(args, nullptr);
+  EXPECT_EQ(fake().last_algorithm, 0);
+  EXPECT_NE(other.why_no_table().find("measured with cuBLASLt 12.8.0, and this is 13.0.0"), std::string::npos)
+      << other.why_no_table();
+}
+
+TEST_F(Matmul, TheFastestProposalIsMeasuredOnceAProduct) {
+  const Buffer a(DType::f32, 4, 8, 8), b(DType::f32, 8, 4, 4), out(DType::f32, 4, 4, 4);
+  MatmulArgs args;
+  args.a = a.matrix();
+  args.b = b.matrix();
+  args.out = out.matrix();
+  args.workspace = workspace().data();
+  CublasLtOptions options = fake_options();
+  int timed = 0;
+  options.time = [&](const std::function<void()>& run, void*) {
+    run();
+    ++timed;
+    return fake().last_algorithm == 1 ? 2e-6 : 3e-6;
+  };
+  CublasLtState measuring(options);
+  for (int i = 0; i < 3; ++i) measuring.run(args, nullptr);
+  EXPECT_EQ(fake().last_algorithm, 1);
+  EXPECT_GE(timed, 3);
+  const int once = timed;
+  measuring.run(args, nullptr);
+  EXPECT_EQ(timed, once);
+  const ProductTable& table = measuring.measured();
+  EXPECT_EQ(table.library, 130000u);
+  ASSERT_EQ(table.choices.size(), 1u);
+  EXPECT_EQ(table.choices.at(cuda::key_of(args)), (ProductChoice{1, 2, 3}));
+
+  options.time = nullptr;
+  options.table = table;
+  CublasLtState(options).run(args, nullptr);
   EXPECT_EQ(fake().last_algorithm, 1);
 }
 

@@ -1,0 +1,102 @@
+#include "launcher/product_tables.hpp"
+
+#include <fmt/format.h>
+
+#include <fstream>
+#include <sstream>
+
+#include "core/data/random_tokens.hpp"
+#include "core/io/atomic_file.hpp"
+#include "launcher/model_setup.hpp"
+#include "launcher/ranks.hpp"
+#include "launcher/session.hpp"
+#include "launcher/sharding_setup.hpp"
+#include "launcher/step_setup.hpp"
+#include "parallel/comm/text_exchange.hpp"
+#include "parallel/zero.hpp"
+
+namespace weft {
+namespace {
+
+// A step as training takes it; what it computes is worthless.
+void take_step(const Options& options, Session& session) {
+  check_layout(options.layout);
+  const LmConfig config = make_lm_config(options.model, options.train.seq, options.model.vocab);
+  const ShardingOptions sharding =
+      plan_sharding(options.layout, config, {options.train.seq, options.train.batch}, session.mesh());
+  StepOptions step = make_step_options(options, session.mesh(), session.compute(), sharding);
+  step.replay = StepReplay::off;
+  ExecContext& exec = session.engine().exec();
+  const auto built = build_model(config, session.mesh(), sharding);
+  allocate_parameters(exec, built->store, session.mesh(), step.buckets.zero,
+                      static_cast<std::size_t>(options.layout.bucket_mb * 1048576.0));
+  built->store.initialize(exec, options.run.seed);
+  Optimizer optimizer(make_optimizer_spec(options.optim), built->store, exec);
+  const std::int64_t tokens = 4 * options.train.batch * (options.train.seq + 1);
+  const Sampler sampler({std::make_shared<RandomTokens>(tokens, config.vocab)}, {.seq = options.train.seq});
+  TrainingStep training(session.worker(), *built, optimizer, sampler, step);
+  training.run(1, 0, 0, false);
+}
+
+ProductTable gather_tables(Communicator& world, const ProductTable& own) {
+  std::vector<ProductTable> tables;
+  for (const std::string& text : all_gather_text(world, format_product_table(own)))
+    tables.push_back(parse_product_table(text));
+  return merge_product_tables(tables);
+}
+
+void say_what_was_found(const ProductTable& table, const std::string& path) {
+  double us = 0, first_us = 0;
+  int better = 0;
+  for (const auto& [key, choice] : table.choices) {
+    us += choice.us;
+    first_us += choice.first_us;
+    better += choice.algorithm != 0 ? 1 : 0;
+  }
+  fmt::print(
+      "{}: {} products on {}; {} have a better algorithm than the first, all once take {:.2f} ms in place of {:.2f}\n",
+      path, table.choices.size(), table.device, better, us * 1e-3, first_us * 1e-3);
+}
+
+}  // namespace
+
+ProductTable read_product_table(const std::filesystem::path& path) {
+  std::ifstream file(path);
+  std::ostringstream text;
+  if (!(text << file.rdbuf()))
+    fail_user("--gemm-table: {} cannot be read; a file of `weft doctor --tune FILE` would be right", path.string());
+  try {
+    return parse_product_table(text.str());
+  } catch (const Error& error) {
+    fail_user("--gemm-table: {}: {}; a file of `weft doctor --tune FILE` would be right", path.string(), error.what());
+  }
+}
+
+ExitStatus tune_products(const Options& options) {
+  if (options.model.vocab == 0)
+    fail_user("--vocab is missing: --tune needs to know how many kinds of tokens the data has (256 for bytes)");
+  return with_ranks(options, [&](MpiRuntime& mpi, CommLog& log) {
+    Session session(options, mpi, log);
+    // Trying all algorithms of the first step takes longer than a step.
+    log.set_phase("tune", 600);
+    if (session.engine().exec().device().kind == DeviceKind::cpu)
+      fail_user(
+          "--tune: this rank computes on the CPU, whose products have one algorithm; --device cuda on a machine "
+          "with a GPU would be right");
+    take_step(options, session);
+    Device& device = session.engine().device();
+    const ProductTable own = device.measured_products();
+    if (own.choices.empty())
+      fail_user("--tune: products on {} have one algorithm; a GPU would be right", device.facts().name);
+    const ProductTable table = gather_tables(session.world(), own);
+    if (session.main_rank()) {
+      AtomicFile file(options.run.tune);
+      file.write(format_product_table(table));
+      file.commit();
+      say_what_was_found(table, options.run.tune);
+    }
+    return ExitStatus::done;
+  });
+}
+
+}  // namespace weft
