@@ -19,6 +19,10 @@ if(WEFT_CUDA)
     # CMake 3.25 knows CUDA's C++20 for other compilers only.
     set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION -std=c++20)
     set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION -std=c++20)
+    # CMake 3.25 sets a property of this target, which CUDA 13 has no library for.
+    if(NOT TARGET CUDA::nvToolsExt)
+      add_library(CUDA::nvToolsExt INTERFACE IMPORTED)
+    endif()
     find_package(CUDAToolkit REQUIRED)
     set(WEFT_HAS_CUDA ON)
     find_path(WEFT_CUDNN_INCLUDE cudnn.h HINTS ${CUDAToolkit_INCLUDE_DIRS}

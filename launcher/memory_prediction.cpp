@@ -75,7 +75,7 @@ MemoryStats predict_memory(const MemoryPlan& plan) {
   const Sampler sampler(tokens, order);
   TrainingStep step({engine, mesh, log}, *built, optimizer, sampler, plan.step);
   // In the second step it is known what is gathered ahead.
-  for (int i = 1; i <= 2; ++i) step.run(i, 0, 0, false);
+  for (int i = 1; i <= 2; ++i) step.run(i, 0, 0);
   return engine.memory().stats();
 }
 

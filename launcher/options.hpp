@@ -23,6 +23,8 @@ enum class OptimizerChoice : std::uint8_t { adamw, sgd, radam };
 enum class ScheduleChoice : std::uint8_t { cosine, linear, constant };
 enum class DTypeChoice : std::uint8_t { automatic, f32, bf16 };
 enum class DeviceChoice : std::uint8_t { automatic, cpu, cuda };
+/// Whether checkpoints are written while training goes on.
+enum class AsyncCheckpoint : std::uint8_t { automatic, on, off };
 /// How GPUs' collectives travel.
 enum class GpuComm : std::uint8_t { automatic, nccl, mpi };
 enum class WireChoice : std::uint8_t { f32, bf16 };
@@ -68,6 +70,7 @@ struct TrainOptions {
   std::int64_t log_every = 1;
   std::int64_t valid_every = 100;       ///< 0: at the end only
   std::int64_t valid_tokens = 0;        ///< targets of one validation; 0: all
+  AsyncCheckpoint async_checkpoint = AsyncCheckpoint::automatic;
   std::int64_t checkpoint_every = 200;  ///< 0: at the end only
   std::int64_t keep = 2;                ///< checkpoints; 0: all
   double max_time = 0;                  ///< seconds; 0: no limit

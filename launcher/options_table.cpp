@@ -19,6 +19,7 @@ constexpr std::array<std::string_view, 3> optimizer_names = {"adamw", "sgd", "ra
 constexpr std::array<std::string_view, 3> schedule_names = {"cosine", "linear", "constant"};
 constexpr std::array<std::string_view, 3> dtype_names = {"auto", "f32", "bf16"};
 constexpr std::array<std::string_view, 3> device_names = {"auto", "cpu", "cuda"};
+constexpr std::array<std::string_view, 3> async_names = {"auto", "on", "off"};
 constexpr std::array<std::string_view, 3> gpu_comm_names = {"auto", "nccl", "mpi"};
 constexpr std::array<std::string_view, 2> wire_names = {"f32", "bf16"};
 constexpr std::array<std::string_view, 2> graph_names = {"auto", "off"};
@@ -240,6 +241,10 @@ void add_run(TableMaker& t) {
   integer(valid_tokens, {0}, WEFT_FIELD(train.valid_tokens));
   integer(t.add("checkpoint-every", "N", "steps; 0: at the end only", training), {0},
           WEFT_FIELD(train.checkpoint_every));
+  choice(t.add("async-checkpoint", "auto|on|off",
+               "write checkpoints while training goes on, from a copy; auto: not under --memory-limit on the CPU",
+               training),
+         async_names, WEFT_FIELD(train.async_checkpoint));
   integer(t.add("keep", "N", "checkpoints; 0: all", training), {0}, WEFT_FIELD(train.keep));
   integer(t.add("log-every", "N", "steps", training), {1}, WEFT_FIELD(train.log_every));
   auto& max_time = t.add("max-time", "TIME", "save and end with status 75 before this time is over", training);

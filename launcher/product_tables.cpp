@@ -35,7 +35,7 @@ void take_step(const Options& options, Session& session) {
   const std::int64_t tokens = 4 * options.train.batch * (options.train.seq + 1);
   const Sampler sampler({std::make_shared<RandomTokens>(tokens, config.vocab)}, {.seq = options.train.seq});
   TrainingStep training(session.worker(), *built, optimizer, sampler, step);
-  training.run(1, 0, 0, false);
+  training.run(1, 0, 0);
 }
 
 ProductTable gather_tables(Communicator& world, const ProductTable& own) {

@@ -5,7 +5,9 @@
 #include "core/base/clock.hpp"
 #include "core/base/log.hpp"
 #include "core/io/atomic_file.hpp"
+#include "core/io/slow_file_system.hpp"
 #include "launcher/data_setup.hpp"
+#include "launcher/environment.hpp"
 #include "launcher/evaluation.hpp"
 #include "launcher/memory_prediction.hpp"
 #include "launcher/sharding_setup.hpp"
@@ -26,6 +28,8 @@ Trainer::Trainer(const Options& options, Session& session)
     : options_(options), session_(session), checkpoints_(std::filesystem::path(options.run.out) / "checkpoints"),
       began_(seconds_now()) {
   session.log().set_phase("start", file_allowance_seconds);
+  if (const auto seconds = environment("WEFT_TEST_SLOW_DISK"))
+    test_files_ = std::make_unique<SlowFileSystem>(std::stod(*seconds));
   check_layout(options.layout);
   const TrainOptions& train = options.train;
   data_ = open_data(options.data);
@@ -40,6 +44,11 @@ Trainer::Trainer(const Options& options, Session& session)
                                       total_tokens(data_.train), total_tokens(data_.valid), data_.vocab_size));
   if (!data_.valid.empty()) valid_ = std::make_unique<EvalWindows>(data_.valid, train.seq);
 
+  if (train.async_checkpoint == AsyncCheckpoint::on && options.run.memory_limit > 0 &&
+      session.engine().exec().device().kind == DeviceKind::cpu)
+    fail_user(
+        "--async-checkpoint: found on, but --memory-limit leaves no place for a copy on the CPU; auto or off would "
+        "be right");
   const LmConfig config = make_lm_config(options.model, train.seq, data_.vocab_size);
   sharding_ = plan_sharding(options.layout, config, {train.seq, train.batch}, session.mesh());
   built_ = build_model(config, session.mesh(), sharding_);
@@ -180,7 +189,8 @@ void Trainer::start_step() {
   const bool stop = stop_signal() != 0 || (session_.main_rank() && time_is_up(steps * longest_step_ + upcoming));
   steps_begun_.push_back(seconds_now());
   if (ahead == 0) exposed_before_ = session_.log().exposed_seconds();
-  training_->start(step, state_.next_sample + ahead * options_.train.batch, schedule_.rate(step), stop);
+  training_->start(step, state_.next_sample + ahead * options_.train.batch, schedule_.rate(step),
+                   {.stop = stop, .saving = save_ && save_->busy()});
 }
 
 bool Trainer::step() {
@@ -213,7 +223,8 @@ bool Trainer::take_result() {
   report(result, seconds, schedule_.rate(state_.step), (exposed - exposed_before_) * 1e3);
   exposed_before_ = exposed;
   check_skipped(result);
-  return result.stop;
+  if (save_ && !result.notes.saving) go_on_saving();
+  return result.notes.stop;
 }
 
 void Trainer::validate() {
@@ -239,32 +250,61 @@ void Trainer::validate() {
   progress_->valid(row);
 }
 
+bool Trainer::saves_beside() const {
+  const AsyncCheckpoint choice = options_.train.async_checkpoint;
+  if (choice != AsyncCheckpoint::automatic) return choice == AsyncCheckpoint::on;
+  // The copy would lie in the memory that is limited.
+  return options_.run.memory_limit == 0 || session_.engine().exec().device().kind != DeviceKind::cpu;
+}
+
 void Trainer::save() {
+  finish_saving();
   session_.log().set_phase("checkpoint", file_allowance_seconds);
-  const double begin = seconds_now();
+  save_begun_ = seconds_now();
   if (stopping_ && !session_.mpi().all_alive(10))
     fail("stopped at step {} without saving: not all ranks are alive; checkpoints up to step {} stay", state_.step,
          std::max<std::int64_t>(0, saved_step_));
   training_->settle();
   // A checkpoint must not outlive the rows of its steps.
   if (folder_) folder_->flush();
-  const auto error = save_checkpoint(session_.world(), checkpoints_,
-                                     {session_.engine().exec(), built_->store, optimizer_.get()}, state_, config_);
-  longest_save_ = std::max(longest_save_, seconds_now() - begin);
-  save_error_ = error.value_or("");
-  if (error) {
+  if (!snapshot_ && saves_beside()) snapshot_ = std::make_unique<SnapshotMemory>(session_.engine().device());
+  const bool last = stopping_ || state_.step == options_.train.steps;
+  save_is_good_ = state_.skipped_in_a_row == 0;
+  save_ = std::make_unique<CheckpointSave>(session_.world(), last ? nullptr : snapshot_.get(), checkpoints_,
+                                           CheckpointTarget{session_.engine().exec(), built_->store, optimizer_.get()},
+                                           state_, config_, files());
+  if (last || !snapshot_) finish_saving();
+}
+
+void Trainer::go_on_saving() {
+  if (save_->advance()) saved();
+}
+
+void Trainer::finish_saving() {
+  if (!save_) return;
+  session_.log().set_phase("checkpoint", file_allowance_seconds);
+  while (!save_->advance()) {
+  }
+  saved();
+}
+
+void Trainer::saved() {
+  const std::unique_ptr<CheckpointSave> save = std::move(save_);
+  longest_save_ = std::max(longest_save_, seconds_now() - save_begun_);
+  save_error_ = save->error();
+  if (!save_error_.empty()) {
     if (progress_)
       progress_->note(
-          fmt::format("warning: step {} could not be saved: {}; earlier checkpoints stay", state_.step, *error));
+          fmt::format("warning: step {} could not be saved: {}; earlier checkpoints stay", save->step(), save_error_));
     return;
   }
-  saved_step_ = state_.step;
+  saved_step_ = save->step();
   if (!folder_) return;
   try {
     folder_->drop_later_metrics();
-    remove_checkpoints_after(checkpoints_, state_.step);
+    remove_checkpoints_after(checkpoints_, save->step());
     // After skipped steps this one's parameters may be no good: the last that were stay beside it.
-    if (state_.skipped_in_a_row == 0) prune_checkpoints(checkpoints_, options_.train.keep);
+    if (save_is_good_) prune_checkpoints(checkpoints_, options_.train.keep);
   } catch (const std::exception& failed) {
     progress_->note(fmt::format("warning: an old checkpoint could not be removed: {}", failed.what()));
   }
@@ -286,7 +326,9 @@ ExitStatus Trainer::run() {
       owes_save = false;
     }
   }
+  finish_saving();
   if (saved_step_ != state_.step) save();
+  finish_saving();
   return finish(state_.step < train.steps || owes_validation_ ? ExitStatus::stopped : ExitStatus::done);
 }
 

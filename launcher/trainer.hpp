@@ -9,7 +9,7 @@
 #include "launcher/run_folder.hpp"
 #include "launcher/run_lock.hpp"
 #include "launcher/training_step.hpp"
-#include "parallel/checkpoint.hpp"
+#include "parallel/checkpoint_save.hpp"
 
 namespace weft {
 
@@ -41,7 +41,14 @@ class Trainer {
   void start_step();
   bool take_result();
   void validate();
+  /// Starts to save, after the end of the save before; where it is not asynchronous, or training stops, saves.
   void save();
+  /// Collective, when no rank works at the save any more.
+  void go_on_saving();
+  void finish_saving();
+  void saved();
+  bool saves_beside() const;
+  const FileSystem& files() const { return test_files_ ? *test_files_ : FileSystem::posix(); }
   bool time_is_up(double seconds) const;
   void check_skipped(const StepResult& result);
   void report(const StepResult& result, double seconds, double lr, double exposed_ms);
@@ -77,6 +84,11 @@ class Trainer {
   double longest_step_ = 0;
   double longest_validation_ = 0;
   double longest_save_ = 0;
+  std::unique_ptr<FileSystem> test_files_;    ///< null: the real ones
+  std::unique_ptr<SnapshotMemory> snapshot_;  ///< null: saves are not asynchronous
+  std::unique_ptr<CheckpointSave> save_;      ///< in progress
+  double save_begun_ = 0;
+  bool save_is_good_ = false;  ///< of parameters that no skipped step may have spoiled
   std::int64_t saved_step_ = -1;
   std::string save_error_;
   std::optional<double> best_valid_;

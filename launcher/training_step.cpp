@@ -52,7 +52,7 @@ TrainingStep::TrainingStep(const Worker& worker, BuiltModel& built, Optimizer& o
   const auto sites = static_cast<std::int64_t>(built.model->dropout_sites());
   dropout_keys_ = Tensor::empty(device.memory(), {std::max<std::int64_t>(1, sites) * std::int64_t{sizeof(PhiloxKey)}},
                                 DType::u8, MemoryUse::workspace);
-  scalars_ = scalars(device.memory(), 2);
+  scalars_ = scalars(device.memory(), 3);
   sum_of_squares_ = scalars(device.memory(), 1);
   weight_sum_ = scalars(device.host_memory(), 1);
   const auto bytes = static_cast<std::int64_t>(scalars_.view().bytes() + sizeof(StepState));
@@ -78,7 +78,7 @@ void TrainingStep::prepare(std::int64_t first_sample) {
 }
 
 // All that changes from step to step goes to fixed places on the device, so that a recorded step finds it there.
-void TrainingStep::upload_inputs(std::int64_t step, double lr, bool stop) {
+void TrainingStep::upload_inputs(std::int64_t step, double lr, StepNotes notes) {
   ExecContext& exec = worker_.engine.exec();
   const auto& upload = exec.kernels().transfer.upload;
   std::vector<PhiloxKey> keys;
@@ -87,8 +87,8 @@ void TrainingStep::upload_inputs(std::int64_t step, double lr, bool stop) {
   const auto key_bytes = static_cast<std::int64_t>(keys.size() * sizeof(PhiloxKey));
   upload(exec, View(keys.data(), {key_bytes}, DType::u8), dropout_keys_.mut().slice(0, key_bytes));
   optimizer_.set_rate(exec, static_cast<float>(lr));
-  const double stops = stop ? 1 : 0;
-  upload(exec, View(&stops, {1}, DType::f64), scalars_.mut().slice(1, 2));
+  const double counts[] = {notes.stop ? 1.0 : 0.0, notes.saving ? 1.0 : 0.0};
+  upload(exec, View(counts, {2}, DType::f64), scalars_.mut().slice(1, 3));
   weights_.wait();
   // With weights over their global sum, losses and gradients of all ranks simply add up to the mean's.
   const double sum = *weight_sum_.view().as<double>(), scale = sum > 0 ? 1 / sum : 0;
@@ -197,12 +197,12 @@ void TrainingStep::read_back(std::int64_t step) {
   ++in_flight_;
 }
 
-void TrainingStep::start(std::int64_t step, std::int64_t first_sample, double lr, bool stop) {
+void TrainingStep::start(std::int64_t step, std::int64_t first_sample, double lr, StepNotes notes) {
   WEFT_CHECK(in_flight_ < most_in_flight, "{} steps are in flight", in_flight_);
   worker_.log.set_step(step);
   worker_.log.set_phase("data");
   prepare(first_sample);
-  upload_inputs(step, lr, stop);
+  upload_inputs(step, lr, notes);
   compute_or_replay();
   read_back(step);
   if (worker_.engine.device().asynchronous()) prepare(first_sample + options_.batch);
@@ -214,16 +214,17 @@ StepResult TrainingStep::finish() {
   Readback& readback = readbacks_[oldest];
   readback.there->wait();
   --in_flight_;
-  double scalars[2];
+  double scalars[3];
   StepState state;
   const auto* bytes = static_cast<const char*>(readback.host.view().data);
   std::memcpy(scalars, bytes, sizeof scalars);
   std::memcpy(&state, bytes + sizeof scalars, sizeof state);
-  return {readback.step, scalars[0], state.grad_norm, state.skip != 0, state.applied, scalars[1] > 0, flops_};
+  const StepNotes notes{scalars[1] > 0, scalars[2] > 0};
+  return {readback.step, scalars[0], state.grad_norm, state.skip != 0, state.applied, notes, flops_};
 }
 
-StepResult TrainingStep::run(std::int64_t step, std::int64_t first_sample, double lr, bool stop) {
-  start(step, first_sample, lr, stop);
+StepResult TrainingStep::run(std::int64_t step, std::int64_t first_sample, double lr, StepNotes notes) {
+  start(step, first_sample, lr, notes);
   return finish();
 }
 

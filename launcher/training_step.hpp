@@ -32,13 +32,19 @@ struct StepOptions {
   StepReplay replay = StepReplay::automatic;
 };
 
+/// What ranks tell each other with a step: what any of them says reaches all in its result.
+struct StepNotes {
+  bool stop = false;    ///< it wants to stop
+  bool saving = false;  ///< it still works at a save
+};
+
 struct StepResult {
   std::int64_t step = 0;
   double loss = 0;           ///< mean over the global batch
   double grad_norm = 0;      ///< before clipping
   bool skipped = false;      ///< the loss or a gradient was not finite
   std::int64_t applied = 0;  ///< steps not skipped so far
-  bool stop = false;         ///< some rank asked to stop
+  StepNotes notes;           ///< of any rank
   double flops = 0;          ///< on this rank, forward and backward
 };
 
@@ -68,16 +74,16 @@ class TrainingStep {
   TrainingStep(const TrainingStep&) = delete;
   TrainingStep& operator=(const TrainingStep&) = delete;
 
-  /// Starts step 1, 2, … on samples [first_sample, first_sample + batch). `stop` of any rank reaches all in the result.
-  /// At most most_in_flight steps may be started and not finished.
-  void start(std::int64_t step, std::int64_t first_sample, double lr, bool stop);
+  /// Starts step 1, 2, … on samples [first_sample, first_sample + batch). At most most_in_flight steps may be started and not
+  /// finished.
+  void start(std::int64_t step, std::int64_t first_sample, double lr, StepNotes notes = {});
   /// The result of the oldest step in flight, when it is there.
   StepResult finish();
   int in_flight() const { return in_flight_; }
   static constexpr int most_in_flight = 2;
 
   /// start and finish.
-  StepResult run(std::int64_t step, std::int64_t first_sample, double lr, bool stop);
+  StepResult run(std::int64_t step, std::int64_t first_sample, double lr, StepNotes notes = {});
 
   /// Waits until this rank has all parameters that it keeps, for readers that are no operations.
   void settle() { values_.settle(); }
@@ -96,7 +102,7 @@ class TrainingStep {
   };
 
   void prepare(std::int64_t first_sample);
-  void upload_inputs(std::int64_t step, double lr, bool stop);
+  void upload_inputs(std::int64_t step, double lr, StepNotes notes);
   void compute();
   void compute_or_replay();
   void forward_backward(std::int64_t first, std::int64_t count, MicroBatch kind);
@@ -121,7 +127,7 @@ class TrainingStep {
   DeviceBatch inputs_;
   Tensor weight_sum_;  ///< f64[1] on the host
   Tensor dropout_keys_;
-  Tensor scalars_;         ///< f64: loss, stop
+  Tensor scalars_;         ///< f64[3]: loss, how many ranks stop, how many save
   Tensor sum_of_squares_;  ///< f64
   double flops_ = 0;
   Work weights_;

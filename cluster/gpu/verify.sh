@@ -1,33 +1,37 @@
 #!/usr/bin/env bash
 # Proves Weft on this machine's GPU, and prints one table. Needs a driver; nvcc, CMake and a build's libraries unless the
 # programs come prebuilt (pack.sh). Nothing is fetched.
-#   verify.sh [--prebuilt FOLDER] [--build FOLDER] [--part ops|models|sanitize|bench|all]... [--seconds N] [--quick]
+#   verify.sh [--prebuilt FOLDER] [--build FOLDER] [--deps FOLDER]
+#             [--part ops|links|models|sanitize|bench|all]... [--seconds N] [--quick]
 # --prebuilt   an unpacked pack.sh archive
 # --build      where to build from sources (build/gpu)
-# --part       what to run; all by default: every operation against its float64 oracle, every model against the CPU, memory
-#              and race checks of operations, training speed beside PyTorch's where torch can be imported
+# --deps       Debian packages unpacked there (dpkg -x) are used in place of installed ones: Open MPI, oneDNN and the others;
+#              without MPI's start one rank runs, on the GPU
+# --part       what to run; all by default: every operation against its float64 oracle, NCCL in a group of one, every model
+#              against the CPU, memory and race checks of operations, training speed beside PyTorch's where torch can be imported
 # --seconds    all of it ends by then (530)
 # --quick      a small share of each part but the sanitizer: tries this script, proves little
 # Exit status: 0 all that was asked for passed, 1 something failed or could not be run, 2 wrong usage.
 set -uo pipefail
 
 usage() {
-  sed -n '2,12s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
+  sed -n '2,15s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
   [ $# -eq 0 ] || echo "verify.sh: $*" >&2
   exit 2
 }
 
 here=$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")" && pwd)
-prebuilt= build= parts=() seconds=530 quick=
+prebuilt= build= deps= parts=() seconds=530 quick=
 while [ $# -gt 0 ]; do
   case $1 in
     --prebuilt) prebuilt=${2-}; [ -d "$prebuilt/bin" ] || usage "--prebuilt: ${2-nothing} has no folder bin"; shift 2 ;;
+    --deps) deps=${2-}; [ -d "$deps/usr" ] || usage "--deps: ${2-nothing} has no folder usr"; deps=$(cd "$deps" && pwd); shift 2 ;;
     --build) build=${2-}; [ -n "$build" ] || usage "--build: a folder is missing"; shift 2 ;;
     --part)
       case ${2-} in
-        ops | models | sanitize | bench) parts+=("$2") ;;
-        all) parts+=(ops models sanitize bench) ;;
-        *) usage "--part: found ${2-nothing}; ops, models, sanitize, bench or all would be right" ;;
+        ops | links | models | sanitize | bench) parts+=("$2") ;;
+        all) parts+=(ops links models sanitize bench) ;;
+        *) usage "--part: found ${2-nothing}; ops, links, models, sanitize, bench or all would be right" ;;
       esac
       shift 2 ;;
     --seconds)
@@ -40,8 +44,8 @@ while [ $# -gt 0 ]; do
   esac
 done
 if [ ${#parts[@]} -eq 0 ]; then
-  parts=(ops models sanitize bench)
-  [ -z "$quick" ] || parts=(ops models bench)
+  parts=(ops links models sanitize bench)
+  [ -z "$quick" ] || parts=(ops links models bench)
 fi
 
 logs=$(mktemp -d)
@@ -101,15 +105,30 @@ architecture() {
   esac
 }
 
+# What CMake and the linker need to find unpacked packages, in `unpacked` and the environment.
+unpacked=()
+use_unpacked() {
+  local libraries
+  libraries=$(echo "$deps"/usr/lib/*-linux-gnu)
+  unpacked=(-DCMAKE_PREFIX_PATH="$deps/usr" -DCMAKE_EXE_LINKER_FLAGS="-Wl,-rpath-link,$libraries"
+    -DCMAKE_SHARED_LINKER_FLAGS="-Wl,-rpath-link,$libraries" -DMPI_SKIP_COMPILER_WRAPPER=ON
+    -DMPI_C_HEADER_DIR="$libraries/openmpi/include" -DMPI_C_LIB_NAMES=mpi
+    -DMPI_mpi_LIBRARY="$(ls "$libraries"/libmpi.so.[0-9]* | head -1)")
+  export PKG_CONFIG_SYSROOT_DIR=$deps PKG_CONFIG_PATH=$libraries/pkgconfig:$deps/usr/share/pkgconfig
+  export LD_LIBRARY_PATH=$libraries${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+}
+
 build_programs() {
   local source=$here/../.. nvcc generator=()
   build=${build:-$source/build/gpu}
   command -v cmake >/dev/null || { cannot build "cmake was not found"; return 1; }
   nvcc=$(find_tool nvcc) || { cannot build "nvcc was not found: put it on PATH, or set CUDA_HOME"; return 1; }
   command -v ninja >/dev/null && generator=(-G Ninja)
-  step configure 120 cmake -S "$source" -B "$build" "${generator[@]}" -DCMAKE_BUILD_TYPE=Release \
+  [ -z "$deps" ] || use_unpacked
+  step configure 120 cmake -S "$source" -B "$build" "${generator[@]}" "${unpacked[@]}" -DCMAKE_BUILD_TYPE=Release \
+    -DCMAKE_CXX_FLAGS_RELEASE="-O2 -DNDEBUG" \
     -DWEFT_CUDA=ON -DCMAKE_CUDA_COMPILER="$nvcc" -DWEFT_CUDA_ARCHITECTURES="$(architecture)" -DWEFT_FETCH=OFF || return
-  step build 360 cmake --build "$build" --parallel "$(nproc)" --target weft weft_cuda weft_gpu_test weft_bench_gpu_training
+  step build $((seconds * 2 / 3)) cmake --build "$build" --parallel "$(nproc)" --target weft weft_cuda weft_gpu_test weft_bench_gpu_training
 }
 
 if [ -n "$prebuilt" ]; then
@@ -131,6 +150,10 @@ run_ops() {
   fi
   step operations 150 "$gpu_test" '--gtest_filter=Table/*'
   step attention 60 "$gpu_test" '--gtest_filter=*GpuAttention.*'
+}
+
+run_links() {
+  step links 60 "$gpu_test" '--gtest_filter=Links.*'
 }
 
 run_models() {

@@ -109,10 +109,10 @@ nlohmann::json run(const Arguments& a) {
   std::vector<double> step_ms;
   double loss = 0, kernel_seconds = 0, begin = 0, flops = 0;
   const int total = a.warmup + a.steps;
-  step.start(1, 0, learning_rate, false);
+  step.start(1, 0, learning_rate);
   for (int i = 1; i <= total; ++i) {
     const bool last_of_warmup = i == a.warmup, last = i == total;
-    if (!last && !last_of_warmup) step.start(i + 1, i * a.batch, learning_rate, false);
+    if (!last && !last_of_warmup) step.start(i + 1, i * a.batch, learning_rate);
     const StepResult result = step.finish();
     loss = result.loss;
     flops = result.flops;
@@ -123,7 +123,7 @@ nlohmann::json run(const Arguments& a) {
       synchronize(device);
       if (a.kernels) take_kernel_seconds();
       begin = seconds_now();
-      if (!last) step.start(i + 1, i * a.batch, learning_rate, false);
+      if (!last) step.start(i + 1, i * a.batch, learning_rate);
     }
   }
   synchronize(device);

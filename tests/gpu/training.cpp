@@ -63,7 +63,7 @@ Training train(std::unique_ptr<Device> device, const TrainingPlan& plan) {
   TrainingStep step({engine, mesh, log}, *built, optimizer, sampler, options);
   Training result;
   for (int i = 1; i <= plan.steps; ++i) {
-    const StepResult done = step.run(i, (i - 1) * plan.batch, learning_rate, false);
+    const StepResult done = step.run(i, (i - 1) * plan.batch, learning_rate);
     result.losses.push_back(done.loss);
     result.norms.push_back(done.grad_norm);
     if (i > 1) continue;

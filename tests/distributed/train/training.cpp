@@ -132,7 +132,7 @@ MemoryPlan TrainingRun::plan() {
 }
 
 StepResult TrainingRun::step(int number) {
-  return step_->run(number, (number - 1) * batch, learning_rate(layout_.style), false);
+  return step_->run(number, (number - 1) * batch, learning_rate(layout_.style));
 }
 
 Training train(Communicator& ranks, const Layout& layout) {

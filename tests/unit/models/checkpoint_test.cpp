@@ -1,10 +1,12 @@
-#include "parallel/checkpoint.hpp"
+#include "parallel/checkpoint_save.hpp"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <fstream>
+#include <future>
 
+#include "core/cpu/device.hpp"
 #include "tests/unit/io/temp_folder.hpp"
 #include "tests/unit/models/tiny_model.hpp"
 
@@ -167,6 +169,71 @@ TEST_F(CheckpointTest, AFailedSaveLeavesTheEarlierOnesAndNoRemains) {
   EXPECT_EQ(list_checkpoints(good.parent_path()), std::vector<fs::path>{good});
   EXPECT_EQ(std::distance(fs::directory_iterator(good.parent_path()), fs::directory_iterator()), 1);
   load(good, {tiny.engine.exec, tiny.store, &optimizer});
+}
+
+/// Syncs of files wait until they may go on.
+class HeldDisk final : public FileSystem {
+ public:
+  void sync(int descriptor, const fs::path& path) const override {
+    may_go_on_.wait();
+    FileSystem::sync(descriptor, path);
+  }
+  void let_go() { held_.set_value(); }
+
+ private:
+  std::promise<void> held_;
+  std::shared_future<void> may_go_on_ = held_.get_future().share();
+};
+
+TEST_F(CheckpointTest, ASaveBesideTrainingHoldsWhatWasThereWhenItBegan) {
+  const fs::path parent = temp.path() / "checkpoints";
+  tiny.engine.kernels.elementwise.fill(tiny.engine.exec, 0.5f, tiny.store.flat_values().mut());
+  const auto device = cpu::make_device({});
+  SnapshotMemory memory(*device);
+  RunState state;
+  state.step = 3;
+  HeldDisk disk;
+  CheckpointSave save(*tiny.world, &memory, parent, {tiny.engine.exec, tiny.store, &optimizer}, state, "", disk);
+  EXPECT_TRUE(save.busy());
+  tiny.engine.kernels.elementwise.fill(tiny.engine.exec, 0.25f, tiny.store.flat_values().mut());
+  EXPECT_TRUE(list_checkpoints(parent).empty()) << "a checkpoint that is not written can be seen";
+  disk.let_go();
+  EXPECT_FALSE(save.advance()) << "the folder must still appear";
+  EXPECT_TRUE(save.advance());
+  EXPECT_EQ(save.error(), "");
+  const auto found = list_checkpoints(parent);
+  ASSERT_EQ(found.size(), 1u);
+  load(found.front(), {tiny.engine.exec, tiny.store, &optimizer});
+  EXPECT_EQ(tiny.store.flat_values().view().as<float>()[0], 0.5f);
+}
+
+TEST_F(CheckpointTest, ASaveThatIsGivenUpLeavesNothing) {
+  const fs::path parent = temp.path() / "checkpoints";
+  const auto device = cpu::make_device({});
+  SnapshotMemory memory(*device);
+  {
+    const CheckpointSave save(*tiny.world, &memory, parent, {tiny.engine.exec, tiny.store, &optimizer}, RunState{}, "");
+  }
+  EXPECT_EQ(std::distance(fs::directory_iterator(parent), fs::directory_iterator()), 0);
+}
+
+TEST_F(CheckpointTest, AFailureBesideTrainingIsToldAtTheEndAndLeavesNoRemains) {
+  class FullDisk final : public FileSystem {
+   public:
+    void sync(int, const fs::path& path) const override { throw IoError("fsync", path, ENOSPC); }
+  };
+  const fs::path good = save(1);
+  const auto device = cpu::make_device({});
+  SnapshotMemory memory(*device);
+  const FullDisk disk;
+  RunState state;
+  state.step = 2;
+  CheckpointSave save(*tiny.world, &memory, good.parent_path(), {tiny.engine.exec, tiny.store, &optimizer}, state, "",
+                      disk);
+  EXPECT_TRUE(save.advance());
+  EXPECT_THAT(save.error(), ::testing::HasSubstr("No space left"));
+  EXPECT_EQ(list_checkpoints(good.parent_path()), std::vector<fs::path>{good});
+  EXPECT_EQ(std::distance(fs::directory_iterator(good.parent_path()), fs::directory_iterator()), 1);
 }
 
 TEST_F(CheckpointTest, PruningKeepsTheNewestAndARunFolderStandsForItsLatest) {
