@@ -115,6 +115,7 @@ use_unpacked() {
     -DMPI_C_HEADER_DIR="$libraries/openmpi/include" -DMPI_C_LIB_NAMES=mpi
     -DMPI_mpi_LIBRARY="$(ls "$libraries"/libmpi.so.[0-9]* | head -1)")
   export PKG_CONFIG_SYSROOT_DIR=$deps PKG_CONFIG_PATH=$libraries/pkgconfig:$deps/usr/share/pkgconfig
+  export CPATH=$deps/usr/include:$deps/usr/include/$(basename "$libraries")${CPATH:+:$CPATH}
   export LD_LIBRARY_PATH=$libraries${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
 }
 

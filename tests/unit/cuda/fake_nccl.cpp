@@ -18,6 +18,7 @@
 #include <cstring>
 #include <deque>
 #include <functional>
+#include <iterator>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -49,6 +50,13 @@ struct Header {
 };
 
 std::atomic<int> broken_rank = -1, alive_count = 0, aborted_count = 0;
+std::atomic<const char*> refused_call = nullptr;
+std::atomic<NcclStatus> refusal = NcclStatus::success;
+
+bool refuses(const char* call) {
+  const char* refused = refused_call;
+  return refused && std::strcmp(refused, call) == 0;
+}
 
 std::size_t bytes_of(NcclType type) {
   if (type == NcclType::u8) return 1;
@@ -215,6 +223,12 @@ struct Message {
 thread_local int depth = 0;
 thread_local std::vector<Message> messages;
 thread_local NcclStream messages_stream = nullptr;
+thread_local bool group_broken = false;  ///< nothing of it is launched
+
+NcclStatus break_group() {
+  group_broken = depth > 0;
+  return refusal;
+}
 
 void exchange_all(const std::vector<Message>& all) {
   for (const Message& m : all)
@@ -280,23 +294,37 @@ extern "C" {
 
 extern const FakeNccl fake_nccl;
 const FakeNccl fake_nccl = {[](int rank) { return broken_rank.exchange(rank); }, [] { return alive_count.load(); },
-                            [] { return aborted_count.load(); }};
+                            [] { return aborted_count.load(); },
+                            [](const char* name, int status) {
+                              refusal = static_cast<NcclStatus>(status);
+                              refused_call = name;
+                            }};
 
 NcclStatus ncclGetVersion(int* version) {
   *version = 22800;
   return NcclStatus::success;
 }
 const char* ncclGetErrorString(NcclStatus status) {
-  return status == NcclStatus::remote_error ? "remote process exited" : "another error";
+  static const char* const texts[] = {"no error",
+                                      "unhandled cuda error",
+                                      "unhandled system error",
+                                      "internal error",
+                                      "invalid argument",
+                                      "invalid usage",
+                                      "remote process exited or there was a network error"};
+  const auto at = static_cast<std::size_t>(status);
+  return at < std::size(texts) ? texts[at] : "unknown result code";
 }
 const char* ncclGetLastError(NcclComm) { return "the fake said so"; }
 NcclStatus ncclGetUniqueId(NcclId* id) {
+  if (refuses("ncclGetUniqueId")) return refusal;
   static std::atomic<int> next = 1;
   std::memset(id->bytes, 0, sizeof id->bytes);
   std::snprintf(id->bytes, sizeof id->bytes, "%d-%d", getpid(), next++);
   return NcclStatus::success;
 }
 NcclStatus ncclCommInitRankConfig(NcclComm* comm, int size, NcclId id, int rank, NcclConfig* config) {
+  if (refuses("ncclCommInitRankConfig")) return refusal;
   if (config->magic != 0xcafebeef || config->size != sizeof(NcclConfig) || config->blocking != 1 || rank >= size)
     return NcclStatus::invalid_argument;
   *comm = new weft::cuda::NcclCommOpaque{{id.bytes, rank, size}};
@@ -306,10 +334,14 @@ NcclStatus ncclCommInitRankConfig(NcclComm* comm, int size, NcclId id, int rank,
   return NcclStatus::success;
 }
 NcclStatus ncclCommGetAsyncError(NcclComm comm, NcclStatus* status) {
+  if (refuses("ncclCommGetAsyncError")) return refusal;
   *status = comm->error;
   return NcclStatus::success;
 }
-NcclStatus ncclCommFinalize(NcclComm comm) { return comm->error; }
+NcclStatus ncclCommFinalize(NcclComm comm) {
+  if (refuses("ncclCommFinalize")) return refusal;
+  return comm->error;
+}
 NcclStatus ncclCommDestroy(NcclComm comm) {
   if (comm->joined) --alive_count;
   delete comm;
@@ -321,6 +353,7 @@ NcclStatus ncclCommAbort(NcclComm comm) {
 }
 NcclStatus ncclAllReduce(const void* in, void* out, std::size_t count, NcclType type, NcclReduce op, NcclComm comm,
                          NcclStream stream) {
+  if (refuses("ncclAllReduce")) return refusal;
   if (breaks(comm)) return NcclStatus::success;
   give(stream, [=] {
     const auto result = reduced(comm->member, in, count, type, op);
@@ -330,6 +363,7 @@ NcclStatus ncclAllReduce(const void* in, void* out, std::size_t count, NcclType 
 }
 NcclStatus ncclReduceScatter(const void* in, void* out, std::size_t count, NcclType type, NcclReduce op, NcclComm comm,
                              NcclStream stream) {
+  if (refuses("ncclReduceScatter")) return refusal;
   if (breaks(comm)) return NcclStatus::success;
   give(stream, [=] {
     Member& member = comm->member;
@@ -341,6 +375,7 @@ NcclStatus ncclReduceScatter(const void* in, void* out, std::size_t count, NcclT
 }
 NcclStatus ncclAllGather(const void* in, void* out, std::size_t count, NcclType type, NcclComm comm,
                          NcclStream stream) {
+  if (refuses("ncclAllGather")) return refusal;
   if (breaks(comm)) return NcclStatus::remote_error;
   give(stream, [=] {
     char* at = static_cast<char*>(out);
@@ -353,6 +388,7 @@ NcclStatus ncclAllGather(const void* in, void* out, std::size_t count, NcclType 
 }
 NcclStatus ncclBroadcast(const void* in, void* out, std::size_t count, NcclType type, int root, NcclComm comm,
                          NcclStream stream) {
+  if (refuses("ncclBroadcast")) return refusal;
   if (breaks(comm)) return NcclStatus::success;
   give(stream, [=] {
     const auto all = comm->member.exchange(in, count * bytes_of(type));
@@ -362,17 +398,23 @@ NcclStatus ncclBroadcast(const void* in, void* out, std::size_t count, NcclType 
   return NcclStatus::success;
 }
 NcclStatus ncclSend(const void* data, std::size_t count, NcclType type, int peer, NcclComm comm, NcclStream stream) {
+  if (refuses("ncclSend")) return break_group();
   return message(stream, {&comm->member, peer, data, nullptr, count * bytes_of(type)});
 }
 NcclStatus ncclRecv(void* data, std::size_t count, NcclType type, int peer, NcclComm comm, NcclStream stream) {
+  if (refuses("ncclRecv")) return break_group();
   return message(stream, {&comm->member, peer, nullptr, data, count * bytes_of(type)});
 }
 NcclStatus ncclGroupStart() {
+  if (refuses("ncclGroupStart")) return refusal;
   ++depth;
   return NcclStatus::success;
 }
 NcclStatus ncclGroupEnd() {
-  if (--depth == 0) give(messages_stream, [all = std::exchange(messages, {})] { exchange_all(all); });
+  const bool broken = --depth == 0 && (std::exchange(group_broken, false) || refuses("ncclGroupEnd"));
+  if (broken) messages.clear();
+  if (broken) return refusal;
+  if (depth == 0) give(messages_stream, [all = std::exchange(messages, {})] { exchange_all(all); });
   return NcclStatus::success;
 }
 }

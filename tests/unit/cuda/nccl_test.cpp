@@ -167,6 +167,49 @@ TEST(Nccl, AnErrorOfACallAbortsTheGroup) {
       "ncclAllGather");
 }
 
+/// What each call of a group of one rank says when NCCL refuses it so.
+std::string refusal_of(const std::string& call, int status) {
+  fake().refuse(call.c_str(), status);
+  std::string said;
+  try {
+    NcclGroup group(api(), make_id(), {0, 1, "dp", "node7"}, patience, nullptr);
+    std::vector<float> x = {1}, y = {2};
+    group.all_reduce(queue(), view(x), ReduceOp::sum);
+    group.all_gather(queue(), view(x), view(y));
+    group.reduce_scatter(queue(), view(x), view(y), ReduceOp::sum);
+    group.broadcast(queue(), view(x), 0);
+    group.all_to_all(queue(), view(x), view(y));
+    group.poll();
+  } catch (const Error& error) {
+    said = error.what();
+  }
+  fake().refuse(nullptr, 0);
+  return said;
+}
+
+TEST(Nccl, EveryErrorOfEveryCallIsSaidWithTheCallAndItsReason) {
+  const std::vector<std::string> reasons = {"unhandled cuda error", "unhandled system error", "internal error",
+                                            "invalid argument",     "invalid usage",          "remote process exited",
+                                            "unknown result code"};
+  for (const std::string call :
+       {"ncclGetUniqueId", "ncclCommInitRankConfig", "ncclAllReduce", "ncclAllGather", "ncclReduceScatter",
+        "ncclBroadcast", "ncclGroupStart", "ncclSend", "ncclRecv", "ncclGroupEnd", "ncclCommGetAsyncError"})
+    for (std::size_t i = 0; i < reasons.size(); ++i) {
+      const int aborted = fake().aborted();
+      const std::string said = refusal_of(call, static_cast<int>(i) + 1);
+      EXPECT_THAT(said, HasSubstr(reasons[i])) << call;
+      const bool in_a_group = call != "ncclGetUniqueId";
+      if (in_a_group) {
+        EXPECT_THAT(said, HasSubstr("rank 0 of 1 in group dp on host node7")) << call;
+      }
+      const bool later = call == "ncclCommGetAsyncError", together = call == "ncclGroupEnd";
+      EXPECT_THAT(said, HasSubstr(later ? "a collective" : together ? "all_to_all" : call));
+      const bool was_joined = in_a_group && call != "ncclCommInitRankConfig";
+      EXPECT_EQ(fake().aborted(), aborted + (was_joined ? 1 : 0)) << call;
+      EXPECT_EQ(fake().alive(), 0) << call;
+    }
+}
+
 TEST(Nccl, SumsOfBf16AreRefusedBecauseNcclRoundsAtEachHop) {
   const auto errors = on_ranks(1, [](NcclGroup& group, int) {
     std::vector<bf16> x(4);
