@@ -163,8 +163,10 @@ void Trainer::check_skipped(const StepResult& result) {
   ++state_.skipped_in_a_row;
   const std::string where = training_->find_nonfinite(result);
   if (progress_) progress_->note(fmt::format("step {}: {} is not finite, the step is skipped", state_.step, where));
-  if (state_.skipped_in_a_row > options_.train.nonfinite_limit)
-    fail("step {}: {} is not finite, and so were the {} steps before it (--nonfinite-limit {})", state_.step, where,
+  if (state_.skipped_in_a_row <= options_.train.nonfinite_limit) return;
+  // All ranks fail here: what they are saving is good.
+  finish_saving();
+  fail("step {}: {} is not finite, and so were the {} steps before it (--nonfinite-limit {})", state_.step, where,
          state_.skipped_in_a_row - 1, options_.train.nonfinite_limit);
 }
 
