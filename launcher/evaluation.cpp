@@ -24,8 +24,8 @@ std::optional<EvaluationResult> evaluate(const Worker& worker, const LanguageMod
   const std::int64_t round = at_a_time * replicas;
 
   OpContext cx{worker.engine.exec(), nullptr, options.compute, {}, nullptr};
-  cx.tokens = share_tokens(seq, token_order(options.sharding.sp_attention, true), worker.mesh.size(Axis::sp),
-                           worker.mesh.coordinate(Axis::sp));
+  cx.tokens =
+      share_tokens(seq, token_order(options.sharding), worker.mesh.size(Axis::sp), worker.mesh.coordinate(Axis::sp));
   const std::vector<Range> intervals = token_intervals(cx.tokens);
   // The tp ranks have the same loss: one of them counts.
   const bool counts = worker.mesh.coordinate(Axis::tp) == 0;

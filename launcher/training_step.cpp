@@ -42,7 +42,7 @@ TrainingStep::TrainingStep(const Worker& worker, BuiltModel& built, Optimizer& o
       buckets_(worker.engine.exec(), built.store, worker.mesh, options.buckets),
       values_(worker.engine.exec(), built.store, worker.mesh, options.buckets.zero),
       counted_(counted_gradients(built.store, worker.mesh, options.buckets.zero)),
-      tokens_(share_tokens(options.seq, token_order(options.sharding.sp_attention, true), worker.mesh.size(Axis::sp),
+      tokens_(share_tokens(options.seq, token_order(options.sharding), worker.mesh.size(Axis::sp),
                            worker.mesh.coordinate(Axis::sp))),
       inputs_(worker.engine.exec(), local(), tokens_.seq_local) {
   Device& device = worker.engine.device();

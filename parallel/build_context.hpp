@@ -15,6 +15,8 @@ struct ShardingOptions {
   /// Norms, dropout and residual sums on 1/tp of the rows (Korthikanti et al. 2022); nothing where tp is 1.
   bool tp_sequence = true;
   SequenceAttention sp_attention = SequenceAttention::ring;
+  /// Each sp rank has one interval of a sequence, in order, as recurrences need it.
+  bool contiguous_tokens = false;
   /// Where products and the tp collectives of their rows overlap, they go in chunks of at least so many rows.
   std::int64_t chunk_rows = 512;
   /// Rows that go through the vocabulary-parallel loss at a time, at most.

@@ -198,6 +198,18 @@ void forward(ExecContext& exec, ScanSpec spec, ScanOperands in, View initial, Mu
        [](ScanTask&, std::int64_t) {});
 }
 
+void fold_maps(ExecContext&, View maps, std::int64_t from, std::int64_t to, MutView state) {
+  check_scan_carry(maps, from, to, state);
+  const std::int64_t count = maps.shape[2];
+  float* c = floats(state);
+  std::fill_n(c, count, 0.0f);
+  for (std::int64_t part = from; part != to; part += from < to ? 1 : -1) {
+    const float* product = floats(maps) + 2 * part * count;
+    const float* sum = product + count;
+    for (std::int64_t i = 0; i < count; ++i) c[i] = product[i] * c[i] + sum[i];
+  }
+}
+
 template <const VecKernels& vec>
 void summary(ExecContext& exec, ScanSpec spec, ScanOperands in, MutView product, MutView sum) {
   const ScanShape shape = scan_shape(spec, in);
@@ -301,6 +313,7 @@ void bind_scan(KernelTable& table, Isa isa) {
     table.scan.summary.bind(summary<vec>);
     table.scan.backward.bind(backward<vec>);
     table.scan.backward_summary.bind(backward_summary<vec>);
+    table.scan.carry.bind(fold_maps);
   });
 }
 

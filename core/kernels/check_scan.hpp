@@ -73,6 +73,14 @@ inline void check_scan_backward(const ScanSpec& spec, const ScanOperands& in, Sc
   check_like(out.initial, state, DType::f32, "the gradient of initial");
 }
 
+inline void check_scan_carry(const View& maps, std::int64_t from, std::int64_t to, const View& state) {
+  WEFT_CHECK(maps.shape.rank() == 3 && maps.shape[1] == 2, "maps are {}", to_string(maps.shape));
+  check_given(maps, maps.shape, DType::f32, "maps");
+  check_given(state, {maps.shape[2]}, DType::f32, "state");
+  const std::int64_t parts = maps.shape[0];
+  WEFT_CHECK(0 <= from && from < parts && 0 <= to && to < parts, "parts from {} to {} of {}", from, to, parts);
+}
+
 /// A summary's outputs.
 inline void check_scan_summary(ScanShape shape, const View& product, const View& sum) {
   check_given(product, {shape.batch, shape.channels}, DType::f32, "product");

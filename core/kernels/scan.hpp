@@ -93,6 +93,9 @@ struct ScanKernels {
   /// The same for the gradient of the state: dinitial = product⊙dfinal + sum; all cells.
   Slot<void(ScanSpec spec, ScanOperands in, View states, View dh, MutView product, MutView sum)> backward_summary{
       "scan.backward_summary"};
+  /// state f32[N] = what the affine maps of parts from, from ± 1, … before `to` make of 0, one after another: of part k,
+  /// state := maps[k, 0]⊙state + maps[k, 1]. maps f32[parts, 2, N].
+  Slot<void(View maps, std::int64_t from, std::int64_t to, MutView state)> carry{"scan.carry"};
 };
 
 struct ScanShape {

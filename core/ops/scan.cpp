@@ -39,6 +39,11 @@ ScanSpec spec_of(const ScanOptions& options, ScanShape shape, const ExecContext&
   return spec;
 }
 
+/// Product (0) or sum (1) of maps [2, B, D].
+MutView map_part(const Tensor& maps, std::int64_t index) {
+  return maps.mut().slice(index, index + 1).reshaped({maps.shape()[1], maps.shape()[2]});
+}
+
 }  // namespace
 
 Scanned scan(OpContext& cx, const ScanOptions& options, const Tensor& u, const Tensor& skip, const Tensor& mask,
@@ -49,13 +54,20 @@ Scanned scan(OpContext& cx, const ScanOptions& options, const Tensor& u, const T
   const ScanShape shape{b, t, d};
   const ScanSpec spec = spec_of(options, shape, cx.exec);
   Scanned out{cx.empty({b, t, d}, u.dtype()), cx.empty({b, d}, DType::f32)};
-  Tensor states;
+  WEFT_CHECK(!options.neighbours || (traits_of(options.cell).affine && !initial.defined() && spec.reverse_from >= d),
+             "this recurrence does not go in parts");
+  Tensor states, before = initial;
   if (cx.recording()) states = cx.empty({b, scan_chunks(t), d}, DType::f32);
   {
     const ParameterUse v_f(options.v_f, Pass::forward), v_r(options.v_r, Pass::forward);
     const ParameterUse b_f(options.b_f, Pass::forward), b_r(options.b_r, Pass::forward);
-    cx.kernels().scan.forward(cx.exec, spec, operands_of(options, u, skip, mask), initial.view(), out.h.mut(),
-                              states.mut(), out.final.mut());
+    const ScanOperands all = operands_of(options, u, skip, mask);
+    if (options.neighbours) {
+      const Tensor maps = cx.empty({2, b, d}, DType::f32);
+      cx.kernels().scan.summary(cx.exec, spec, all, map_part(maps, 0), map_part(maps, 1));
+      before = options.neighbours->state_before(cx.exec, maps);
+    }
+    cx.kernels().scan.forward(cx.exec, spec, all, before.view(), out.h.mut(), states.mut(), out.final.mut());
   }
   if (!cx.recording()) return out;
   cx.tape->record({"scan",
@@ -100,8 +112,16 @@ Scanned scan(OpContext& cx, const ScanOptions& options, const Tensor& u, const T
                       first = false;
                       *gradient = parameter->grad().mut();
                     }
-                    exec.kernels().scan.backward(exec, spec, operands_of(options, u, skip, mask), states.view(),
-                                                 dh.view(), pass.grad(1).view(), to);
+                    const ScanOperands all = operands_of(options, u, skip, mask);
+                    Tensor dfinal = pass.grad(1);
+                    if (options.neighbours) {
+                      const Shape of_maps{2, h.shape()[0], width};
+                      const Tensor maps = Tensor::empty(exec.memory(), of_maps, DType::f32, MemoryUse::activation);
+                      exec.kernels().scan.backward_summary(exec, spec, all, states.view(), dh.view(), map_part(maps, 0),
+                                                           map_part(maps, 1));
+                      dfinal = options.neighbours->state_gradient_after(exec, maps);
+                    }
+                    exec.kernels().scan.backward(exec, spec, all, states.view(), dh.view(), dfinal.view(), to);
                     pass.give(0, std::move(du));
                     if (dskip.defined()) pass.give(1, std::move(dskip));
                     if (dinitial.defined()) pass.give(2, std::move(dinitial));
@@ -148,13 +168,50 @@ Tensor unwindow(ExecContext& exec, const Tensor& dy, std::int64_t size) {
   return dx;
 }
 
+/// The gradient of the inputs before the first, the newest first: dbefore_a = Σ_{j > a} dy_{j−1−a}'s part j.
+Tensor unwindow_before(ExecContext& exec, const Tensor& dy, std::int64_t size) {
+  const std::int64_t b = dy.shape()[0], t = dy.shape()[1], d = dy.shape()[2] / size;
+  const auto& kernels = exec.kernels().elementwise;
+  const auto make = [&] { return Tensor::empty(exec.memory(), {b, size - 1, d}, dy.dtype(), MemoryUse::activation); };
+  Tensor dbefore = make();
+  kernels.fill(exec, 0.0f, dbefore.mut());
+  const Tensor one = make();
+  for (std::int64_t j = 1; j < size; ++j) {
+    kernels.fill(exec, 0.0f, one.mut());
+    for (std::int64_t a = 0; a < j; ++a)
+      if (j - 1 - a < t)
+        kernels.copy(exec, part(dy.view(), j - 1 - a, j - a, j * d, d), part(one.mut(), a, a + 1, 0, d));
+    kernels.add(exec, dbefore.view(), one.view(), dbefore.mut());
+  }
+  return dbefore;
+}
+
+/// dx += dlast, the gradient of the last inputs, the newest first.
+void add_to_last(ExecContext& exec, const Tensor& dlast, Tensor& dx) {
+  const std::int64_t t = dx.shape()[1], d = dx.shape()[2];
+  const Tensor later = Tensor::empty(exec.memory(), dx.shape(), dx.dtype(), MemoryUse::activation);
+  const auto& kernels = exec.kernels().elementwise;
+  kernels.fill(exec, 0.0f, later.mut());
+  for (std::int64_t a = 0; a < dlast.shape()[1]; ++a)
+    kernels.copy(exec, part(dlast.view(), a, a + 1, 0, d), part(later.mut(), t - 1 - a, t - a, 0, d));
+  kernels.add(exec, dx.view(), later.view(), dx.mut());
+}
+
 }  // namespace
 
-Windowed window(OpContext& cx, const Tensor& x, std::int64_t size, const Tensor& history) {
+Windowed window(OpContext& cx, const Tensor& x, std::int64_t size, const Tensor& history,
+                std::shared_ptr<const SequenceNeighbours> neighbours) {
   const std::int64_t b = x.shape()[0], t = x.shape()[1], d = x.shape()[2];
   if (size == 1) return {x, {}};
   const auto& kernels = cx.kernels().elementwise;
   Tensor before = history;
+  if (neighbours) {
+    WEFT_CHECK(!history.defined() && size - 1 <= t, "a window of {} over {} tokens in parts", size, t);
+    const Tensor last = cx.empty({b, size - 1, d}, x.dtype());
+    for (std::int64_t j = 0; j + 1 < size; ++j)
+      kernels.copy(cx.exec, part(x.view(), t - 1 - j, t - j, 0, d), part(last.mut(), j, j + 1, 0, d));
+    before = neighbours->inputs_before(cx.exec, last);
+  }
   if (!before.defined()) {
     before = cx.empty({b, size - 1, d}, x.dtype());
     kernels.fill(cx.exec, 0.0f, before.mut());
@@ -171,8 +228,13 @@ Windowed window(OpContext& cx, const Tensor& x, std::int64_t size, const Tensor&
   if (!cx.recording()) return out;
   const auto passes = static_cast<double>(2 * size);
   const Cost cost = elementwise_cost(x.numel(), 0, passes * static_cast<double>(size_of(x.dtype())));
-  cx.tape->record({"window", {&x}, {&out.y}, {}, cost, cost},
-                  [size](BackwardPass& pass) { pass.give(0, unwindow(pass.exec(), pass.grad(0), size)); });
+  cx.tape->record({"window", {&x}, {&out.y}, {}, cost, cost}, [size, neighbours](BackwardPass& pass) {
+    Tensor dx = unwindow(pass.exec(), pass.grad(0), size);
+    if (neighbours)
+      add_to_last(pass.exec(),
+                  neighbours->inputs_gradient(pass.exec(), unwindow_before(pass.exec(), pass.grad(0), size)), dx);
+    pass.give(0, std::move(dx));
+  });
   return out;
 }
 

@@ -1,6 +1,7 @@
 // Elementwise recurrences over the products of all steps; core/kernels/scan.hpp has the cells' equations.
 #pragma once
 #include "core/ops/context.hpp"
+#include "core/ops/neighbours.hpp"
 
 namespace weft::ops {
 
@@ -8,6 +9,8 @@ struct ScanOptions {
   ScanCell cell = ScanCell::qrnn_f;
   std::int64_t reverse_from = std::numeric_limits<std::int64_t>::max();  ///< channels from here on run backward in time
   std::int64_t steps_before = 0;  ///< mean: tokens that the initial state has seen
+  /// Null: u has all tokens. Affine cells alone, all channels forward in time, no initial state.
+  std::shared_ptr<const SequenceNeighbours> neighbours = nullptr;
   /// SRU alone:
   bool tanh = false;
   bool skip_in_u = false;                    ///< u has a fourth column, x′
@@ -18,7 +21,7 @@ struct ScanOptions {
 
 struct Scanned {
   Tensor h;      ///< [B, T, D]
-  Tensor final;  ///< f32 [B, D], the last state
+  Tensor final;  ///< f32 [B, D], the last state of the tokens here
 };
 
 /// u [B, T, gates·D]; skip [B, T, D] is SRU's x′ before its scale, mask f32 [B, D] a factor for each sequence (no gradient),
@@ -36,7 +39,9 @@ struct Windowed {
 };
 
 /// y_t = x_t | x_{t−1} | … | x_{t−size+1}: what a causal convolution multiplies. Inputs before the first come from `history`
-/// [B, size − 1, D], the newest first, or are 0. Only x has a gradient.
-Windowed window(OpContext& cx, const Tensor& x, std::int64_t size, const Tensor& history = {});
+/// [B, size − 1, D], the newest first, or are 0; history has no gradient. With neighbours they are the part before's, which
+/// has size − 1 tokens or more.
+Windowed window(OpContext& cx, const Tensor& x, std::int64_t size, const Tensor& history = {},
+                std::shared_ptr<const SequenceNeighbours> neighbours = nullptr);
 
 }  // namespace weft::ops

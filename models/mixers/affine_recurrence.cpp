@@ -5,6 +5,7 @@
 
 #include "core/ops/scan.hpp"
 #include "parallel/layers/linear.hpp"
+#include "parallel/layers/token_neighbours.hpp"
 
 namespace weft {
 namespace {
@@ -33,6 +34,7 @@ class AffineRecurrence final : public Mixer {
             {options.bias, 1 / std::sqrt(3.0 * static_cast<double>(width_ * window_))}),
         out_(build.child("out"), width_, width_, held_, {options.bias, options.out_deviation}) {
     scan_.cell = recurrence.cell;
+    scan_.neighbours = token_neighbours(build);
     if (window_ > 1 && build.mesh.size(Axis::tp) > 1 && build.sharding.tp_sequence)
       fail_user("--tp-sequence: found on; a window of {} tokens needs all rows of the stream, off would be right",
                 window_);
@@ -41,11 +43,14 @@ class AffineRecurrence final : public Mixer {
     scan_.reverse_from = std::clamp<std::int64_t>(width_ / 2 - held_.begin, 0, held_.size());
   }
 
-  MixerTraits traits() const override { return {.causal = causal_, .heads_shardable = true, .unbounded = true}; }
+  MixerTraits traits() const override {
+    return {.causal = causal_, .heads_shardable = true, .tokens_shardable = causal_, .unbounded = true};
+  }
 
   Tensor forward(OpContext& cx, const MixerInput& input, MixerState* state) const override {
     WEFT_CHECK(!state || causal_, "two directions carry no state");
-    const ops::Windowed seen = ops::window(cx, input.x, window_, state && window_ > 1 ? state->carried(1) : Tensor{});
+    const ops::Windowed seen =
+        ops::window(cx, input.x, window_, state && window_ > 1 ? state->carried(1) : Tensor{}, scan_.neighbours);
     const ops::Scanned scanned =
         ops::scan(cx, scan_, in_.forward(cx, seen.y), {}, {}, state ? state->carried(0) : Tensor{});
     if (state) {

@@ -3,6 +3,7 @@
 
 #include "core/nn/layers.hpp"
 #include "core/ops/scan.hpp"
+#include "parallel/layers/token_neighbours.hpp"
 
 namespace weft {
 namespace {
@@ -14,17 +15,19 @@ class Mean final : public Mixer {
   Mean(const BuildContext& build, const MixerOptions& options)
       : width_(options.d_model), up_(build.build.child("up"), width_, width_, {options.bias, init_deviation}),
         down_(build.build.child("down"), width_, width_, {options.bias, init_deviation}),
-        out_(build.build.child("out"), width_, width_, {options.bias, options.out_deviation}) {
+        out_(build.build.child("out"), width_, width_, {options.bias, options.out_deviation}),
+        neighbours_(token_neighbours(build)) {
     if (!options.causal) fail_user("--mixer: mean is causal alone");
   }
 
-  MixerTraits traits() const override { return {.causal = true, .unbounded = true}; }
+  MixerTraits traits() const override { return {.causal = true, .tokens_shardable = true, .unbounded = true}; }
 
   Tensor forward(OpContext& cx, const MixerInput& input, MixerState* state) const override {
     const Tensor values = down_.forward(cx, up_.forward(cx, input.x, Epilogue::gelu));
     ops::ScanOptions scan;
     scan.cell = ScanCell::mean;
-    scan.steps_before = state ? state->length : 0;
+    scan.steps_before = state ? state->length : cx.tokens.begin[0];
+    scan.neighbours = neighbours_;
     const ops::Scanned scanned = ops::scan(cx, scan, values, {}, {}, state ? state->carried(0) : Tensor{});
     if (state) state->carry({scanned.final}, input.x.shape()[1]);
     return out_.forward(cx, scanned.h);
@@ -37,6 +40,7 @@ class Mean final : public Mixer {
  private:
   std::int64_t width_;
   nn::Linear up_, down_, out_;
+  std::shared_ptr<const ops::SequenceNeighbours> neighbours_;
 };
 
 }  // namespace

@@ -24,7 +24,8 @@ class Recurrent final : public Mixer {
     input_bias_ = &input.param("bias", Slice::whole({width}), bias);
     weight_ = &hidden.param("weight", Slice::whole({width, hidden_}), weight);
     if (cell == RecurrentCell::gru) hidden_bias_ = &hidden.param("bias", Slice::whole({hidden_}), Init::zeros());
-    out_.emplace(build.build.child("out"), hidden_, options.d_model, nn::LinearOptions{options.bias, options.out_deviation});
+    out_.emplace(build.build.child("out"), hidden_, options.d_model,
+                 nn::LinearOptions{options.bias, options.out_deviation});
   }
 
   MixerTraits traits() const override { return {.causal = true, .unbounded = true}; }
@@ -35,8 +36,7 @@ class Recurrent final : public Mixer {
     if (state) first = {state->carried(0), lstm ? state->carried(1) : Tensor{}};
     const ops::RecurrentOutput out =
         ops::recurrent(cx, cell_, ops::linear(cx, input.x, *input_, input_bias_), *weight_, hidden_bias_, first);
-    if (state)
-      state->carry(lstm ? std::vector{out.last.h, out.last.c} : std::vector{out.last.h}, input.x.shape()[1]);
+    if (state) state->carry(lstm ? std::vector{out.last.h, out.last.c} : std::vector{out.last.h}, input.x.shape()[1]);
     return out_->forward(cx, out.y);
   }
 

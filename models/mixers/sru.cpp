@@ -14,7 +14,8 @@ namespace {
 class Sru final : public Mixer {
  public:
   Sru(const BuildContext& build, const MixerOptions& options, const SruOptions& sru)
-      : causal_(options.causal), dropout_(options.dropout), width_(sru.width > 0 ? sru.width : options.d_model),
+      : causal_(options.causal), affine_(!sru.state_in_gates), dropout_(options.dropout),
+        width_(sru.width > 0 ? sru.width : options.d_model),
         recurrence_(build, width_,
                     width_ == options.d_model ? SruRecurrence::Skip::input : SruRecurrence::Skip::own_column, causal_,
                     sru) {
@@ -27,7 +28,9 @@ class Sru final : public Mixer {
     dropout_site_ = build.build.dropout_site();
   }
 
-  MixerTraits traits() const override { return {.causal = causal_, .unbounded = true}; }
+  MixerTraits traits() const override {
+    return {.causal = causal_, .tokens_shardable = causal_ && affine_, .unbounded = true};
+  }
 
   Tensor forward(OpContext& cx, const MixerInput& input, MixerState* state) const override {
     WEFT_CHECK(!state || causal_, "two directions carry no state");
@@ -44,7 +47,7 @@ class Sru final : public Mixer {
   }
 
  private:
-  bool causal_;
+  bool causal_, affine_;
   float dropout_;
   std::int64_t width_;
   SruRecurrence recurrence_;

@@ -2,6 +2,8 @@
 
 #include <cmath>
 
+#include "parallel/layers/token_neighbours.hpp"
+
 namespace weft {
 
 SruRecurrence::SruRecurrence(const BuildContext& build, std::int64_t width, Skip skip, bool causal,
@@ -21,6 +23,7 @@ SruRecurrence::SruRecurrence(const BuildContext& build, std::int64_t width, Skip
   scan_.skip_in_u = skip == Skip::own_column;
   if (options.rescale && skip == Skip::input) scan_.skip_scale = std::sqrt(1 + 2 * std::exp(options.highway_bias));
   if (!causal) scan_.reverse_from = width / 2;
+  if (!options.state_in_gates && causal) scan_.neighbours = token_neighbours(build);
 }
 
 ops::Scanned SruRecurrence::forward(OpContext& cx, const Tensor& u, const Tensor& x, const Tensor& mask,

@@ -6,6 +6,10 @@ TokenOrder token_order(SequenceAttention kind, bool causal) {
   return kind == SequenceAttention::ring && causal ? TokenOrder::zigzag : TokenOrder::contiguous;
 }
 
+TokenOrder token_order(const ShardingOptions& sharding) {
+  return sharding.contiguous_tokens ? TokenOrder::contiguous : token_order(sharding.sp_attention, true);
+}
+
 SequenceAttention choose_sequence_attention(std::int64_t heads, std::int64_t kv_heads, int tp, int sp) {
   const HeadShare own = share_heads(heads, kv_heads, tp, 0);
   const double h = static_cast<double>(own.heads.size()), kv = static_cast<double>(own.kv_heads.size());

@@ -7,6 +7,8 @@ namespace weft {
 
 /// How tokens lie over the ranks: in zigzag order where causal ring attention would otherwise leave ranks idle.
 TokenOrder token_order(SequenceAttention kind, bool causal);
+/// The same for all layers of a causal model.
+TokenOrder token_order(const ShardingOptions& sharding);
 
 /// The cost rule of --sp-attention auto: head exchange where the heads of each tensor-parallel rank fit over the sp ranks and
 /// it moves fewer bytes forward than the ring, which hides its bytes behind products; for n ranks a token

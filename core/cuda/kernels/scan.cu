@@ -109,6 +109,28 @@ void take_last(ExecContext& exec, const Carries& carries, const MutView& product
   launch(exec, blocks_for<scan::TakeCarry>(carries.size), kernel);
 }
 
+struct FoldMaps {
+  static constexpr int threads = 256;
+  const float* maps;
+  float* state;
+  std::int64_t count, from, to;
+
+  WEFT_DEVICE void operator()(const Block& block) const {
+    for_grid(block, count, [&](std::int64_t i) {
+      float c = 0;
+      for (std::int64_t part = from; part != to; part += from < to ? 1 : -1)
+        c = maps[2 * part * count + i] * c + maps[(2 * part + 1) * count + i];
+      state[i] = c;
+    });
+  }
+};
+
+void carry(ExecContext& exec, View maps, std::int64_t from, std::int64_t to, MutView state) {
+  check_scan_carry(maps, from, to, state);
+  const std::int64_t count = maps.shape[2];
+  launch(exec, blocks_for<FoldMaps>(count), FoldMaps{floats(maps), floats(state), count, from, to});
+}
+
 void summary(ExecContext& exec, ScanSpec spec, ScanOperands in, MutView product, MutView sum) {
   const ScanShape shape = scan_shape(spec, in);
   check_scan_operands(spec, in, shape);
@@ -214,6 +236,7 @@ void bind_scan(KernelTable& table) {
   table.scan.summary.bind(summary);
   table.scan.backward.bind(backward);
   table.scan.backward_summary.bind(backward_summary);
+  table.scan.carry.bind(carry);
 }
 
 }  // namespace weft::cuda

@@ -105,6 +105,22 @@ TEST(BytesTest, ARingPassesKeysAndValuesAndTheirGradients) {
   expect_bytes(found, "sp", kind, s.layers * (3 * s.n - 2) * kv * seq);
 }
 
+TEST(BytesTest, LinearRecurrencesGatherTheMapsOfTheirPartsAndPassAWindowsTokens) {
+  Communicator& ranks = world();
+  for (const std::string mixer : {"qrnn", "mingru"}) {
+    Layout layout{.mesh = {1, 1, ranks.size(), 1}};
+    layout.mixer = mixer;
+    const LmConfig lm = config(layout);
+    const double n = ranks.size(), layers = static_cast<double>(lm.layers), width = static_cast<double>(lm.d_model);
+    Bytes found = moved(ranks, layout);
+    expect_bytes(found, "sp", CollectiveKind::all_gather, 2 * layers * (n - 1) * 8 * batch * width);
+    // All ranks together: those at the ends have one neighbour. A recv stands in the ledger as a send does.
+    double all = found[{"sp", CollectiveKind::send_recv}] + found[{"sp", CollectiveKind::send}];
+    ranks.all_reduce(MutView(&all, {1}, DType::f64)).wait();
+    EXPECT_NEAR(all, mixer == "qrnn" ? 2 * layers * (n - 1) * 4 * batch * width : 0, 1e-6 * (all + 1));
+  }
+}
+
 TEST(BytesTest, HeadExchangeMovesEachRowTwiceForwardAndTwiceBackward) {
   Communicator& ranks = world();
   int checked = 0;

@@ -2,6 +2,7 @@
 #include <cstring>
 #include <map>
 
+#include "models/registry.hpp"
 #include "tests/distributed/mpi_test.hpp"
 #include "tests/distributed/train/breakable_transport.hpp"
 #include "tests/distributed/train/training.hpp"
@@ -52,6 +53,26 @@ TEST_F(LayoutsTest, ChannelsOfARecurrenceOverTensorParallelRanksEqualOneRank) {
       layout.micro_batch = shared ? 5 : batch;
       expect_equal(layout, name_of(layout));
     }
+}
+
+TEST_F(LayoutsTest, TokensOfALinearRecurrenceOverSequenceParallelRanksEqualOneRank) {
+  const int ranks = world().size();
+  if (ranks == 1 || ranks > 4) return;
+  for (const std::string mixer : {"mean", "mingru", "minlstm", "qrnn", "qrnn-f", "sru-affine"}) {
+    Layout layout;
+    layout.mixer = mixer;
+    layout.mesh = {1, 1, ranks, 1};
+    layout.micro_batch = 5;
+    expect_equal(layout, name_of(layout));
+    const bool by_channels = find_mixer(mixer).shards_tp;
+    if (ranks < 4) continue;
+    // Tokens beside channels or sequences, with all else that is shared out.
+    layout.mesh = by_channels ? MeshSizes{1, 1, 2, 2} : MeshSizes{1, 2, 2, 1};
+    layout.sharding.tp_sequence = mixer != "qrnn";
+    layout.zero = ZeroStage::parameters;
+    layout.recompute = Recompute::block;
+    expect_equal(layout, name_of(layout));
+  }
 }
 
 TEST_F(LayoutsTest, TheReferenceRunLearns) {

@@ -4,6 +4,7 @@
 #include <array>
 #include <cmath>
 
+#include "models/registry.hpp"
 #include "parallel/layers/sequence_attention.hpp"
 #include "tests/distributed/mpi_test.hpp"
 
@@ -96,9 +97,19 @@ std::string name_of(const Layout& layout) {
                      static_cast<int>(layout.zero), recompute[static_cast<std::size_t>(layout.recompute)]);
 }
 
+namespace {
+
+ShardingOptions sharding_of(const Layout& layout) {
+  ShardingOptions sharding = layout.sharding;
+  sharding.contiguous_tokens = !find_mixer(layout.mixer).uses_heads;
+  return sharding;
+}
+
+}  // namespace
+
 TrainingRun::TrainingRun(Communicator& ranks, const Layout& layout)
     : engine_(one_thread()), mesh_(ranks, comm_log(), layout.mesh), layout_(layout),
-      built_(build_model(config(layout), mesh_, layout.sharding)) {
+      built_(build_model(config(layout), mesh_, sharding_of(layout))) {
   allocate_parameters(engine_.exec(), built_->store, mesh_, layout.zero, layout.bucket_bytes);
   built_->store.initialize(engine_.exec(), 5);
   optimizer_ = std::make_unique<Optimizer>(AdamWSpec{}, built_->store, engine_.exec());
@@ -112,7 +123,7 @@ TrainingRun::TrainingRun(Communicator& ranks, const Layout& layout)
   options_.seed = 5;
   options_.clip = 1;
   options_.compute = layout.compute;
-  options_.sharding = layout.sharding;
+  options_.sharding = sharding_of(layout);
   options_.buckets = {layout.zero, layout.wire};
   options_.recompute = layout.recompute;
   step_ = std::make_unique<TrainingStep>(Worker{engine_, mesh_, comm_log()}, *built_, *optimizer_, *sampler_, options_);

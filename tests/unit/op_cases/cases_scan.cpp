@@ -205,6 +205,26 @@ OpCase summary_case(const Spec& s) {
   return op;
 }
 
+// The maps of parts `from` to `to`, one after another from 0.
+OpCase carry_case(std::int64_t parts, std::int64_t from, std::int64_t to, std::int64_t count) {
+  OpCase op;
+  op.name = fmt::format("scan.carry_{}_to_{}_of_{}_{}", from, to, parts, count);
+  op.inputs = {{.name = "maps", .shape = {parts, 2, count}, .stored = Stored::f32, .gradient = GradientMode::none}};
+  op.outputs = {{.name = "state", .shape = {count}, .stored = Stored::f32}};
+  op.oracle = [=](const Values& in, Values& out) {
+    const auto& maps = in.at("maps");
+    out["state"].assign(static_cast<std::size_t>(count), 0.0);
+    for (std::int64_t part = from; part != to; part += from < to ? 1 : -1)
+      for (std::int64_t i = 0; i < count; ++i) {
+        double& c = out["state"][static_cast<std::size_t>(i)];
+        c = maps[static_cast<std::size_t>(2 * part * count + i)] * c +
+            maps[static_cast<std::size_t>((2 * part + 1) * count + i)];
+      }
+  };
+  op.forward = [=](Run& run) { run.kernels().scan.carry(run.exec(), run.in("maps"), from, to, run.out("state")); };
+  return op;
+}
+
 // dinitial = product⊙dfinal + sum, with ones for dfinal.
 OpCase backward_summary_case(const Spec& s) {
   OpCase op = scan_case(s);
@@ -332,6 +352,8 @@ std::vector<OpCase> scan_cases() {
     if (traits_of(spec.cell).affine) cases.push_back(summary_case(spec));
     cases.push_back(backward_summary_case(spec));
   }
+  for (const auto& [parts, from, to] : {std::array{1, 0, 0}, {4, 0, 3}, {4, 3, 0}, {5, 0, 2}, {5, 4, 3}, {3, 2, 2}})
+    for (const std::int64_t count : {1, 301}) cases.push_back(carry_case(parts, from, to, count));
   return cases;
 }
 
