@@ -71,7 +71,8 @@ struct TestState {
   TestPlan plan;
   std::mutex mutex;
   std::vector<std::int64_t> matched;                ///< operations that a rule has seen
-  double link_free = 0;                             ///< seconds_now() when the link has passed all bulk bytes so far
+  double link_free = 0;                             ///< seconds_now() when the link has passed all bytes so far
+  double urgent_free = 0;                           ///< the same of the urgent ones
   std::map<std::string, std::vector<Finish>> held;  ///< by group: ends that wait for a later one
   std::vector<std::shared_ptr<Operation>> hanging;
   Timer timer;
@@ -100,10 +101,10 @@ double TestState::arrival(const Collective& what, int size, double now) {
   double passing = 0;
   if (network.bytes_per_second > 0) passing = static_cast<double>(wire_bytes(what, size)) / network.bytes_per_second;
   const std::lock_guard lock(mutex);
-  double begin = now;
-  if (what.priority == Priority::bulk) begin = std::max(now, link_free);
+  const bool urgent = what.priority == Priority::urgent;
   link_free = std::max(now, link_free) + passing;
-  return begin + passing + network.latency_seconds;
+  if (urgent) urgent_free = std::max(now, urgent_free) + passing;
+  return (urgent ? urgent_free : link_free) + network.latency_seconds;
 }
 
 template <class T>

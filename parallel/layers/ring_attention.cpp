@@ -1,6 +1,10 @@
 // Ring attention (Liu et al. 2023). At step s a rank works with the block of keys and values of the rank s places before it.
 // Under the zigzag order all ranks have the same work at each step, in one call without a mask but for their own block's.
+// Backward, the sums of a block's gradients begin at the rank after its owner and end at the owner, who works on one part of its
+// own block while the first block comes, and on the other while the sums come home.
+#include <algorithm>
 #include <limits>
+#include <vector>
 
 #include "parallel/grad_buckets.hpp"
 #include "parallel/layers/sequence_attention.hpp"
@@ -59,6 +63,19 @@ std::vector<Piece> pieces_of(const TokenMap& own, const TokenMap& other, bool ca
   return pieces;
 }
 
+/// What of `pieces` has keys in these rows.
+std::vector<Piece> within(const std::vector<Piece>& pieces, Range keys) {
+  std::vector<Piece> result;
+  for (Piece piece : pieces) {
+    const Range k{std::max(piece.k.begin, keys.begin), std::min(piece.k.end, keys.end)};
+    if (k.begin >= k.end) continue;
+    piece.k_begin += k.begin - piece.k.begin;
+    piece.k = k;
+    result.push_back(piece);
+  }
+  return result;
+}
+
 /// What both directions know.
 struct Ring {
   Communicator* group;
@@ -80,6 +97,25 @@ struct Ring {
   Range kv_columns() const { return {layout.heads * layout.head_dim, layout.width()}; }
   std::vector<Piece> pieces(int rank) const {
     return pieces_of(tokens, tokens_of(rank), options.causal, spec.dropout.p > 0);
+  }
+  /// Of the own block, those at even places as much work as those at odd ones, where they are several.
+  std::vector<Piece> own_pieces() const {
+    const std::vector<Piece> whole = pieces(group->rank());
+    const std::int64_t half = tokens.seq_local / 2;
+    if (whole.size() != 1 || half == 0) return whole;
+    const auto [q, k, q_begin, k_begin, causal] = whole.front();
+    const Range front{0, half}, back{half, tokens.seq_local};
+    if (!causal) return {{front, k, q_begin, k_begin, false}, {back, k, q_begin + half, k_begin, false}};
+    return {{front, front, q_begin, k_begin, true},
+            {back, front, q_begin + half, k_begin, false},
+            {back, back, q_begin + half, k_begin + half, true}};
+  }
+  /// Rows of a rank's block that the sums of its gradients travel in, in turn. The one hop of two ranks is long beside half of
+  /// the own block, so it begins early, with the last tokens: of rank 0's, rank 1 sees none.
+  std::vector<Range> travelling(int rank) const {
+    const std::int64_t rows = tokens_of(rank).seq_local;
+    if (ranks() > 2) return {{0, rows}};
+    return {{rows / 2, rows}, {0, rows / 2}};
   }
   AttentionSpec spec_of(const Piece& piece) const {
     AttentionSpec result = spec;
@@ -112,18 +148,23 @@ Tensor packed(ExecContext& exec, const Ring& ring, const Tensor& qkv) {
   return block;
 }
 
-/// The block that goes on to the next rank, and the one that comes from the rank before.
+/// The block that goes on to the next rank, and the one that comes from the rank before. Both stay until they are waited for,
+/// so that what is in memory does not depend on how fast the network is.
 class BlockTransfer {
  public:
   ~BlockTransfer() { drain(work_); }
   void start(const Ring& ring, const Tensor& out, const Tensor& in, int tag) {
     using Both = std::pair<std::shared_ptr<const void>, std::shared_ptr<const void>>;
-    work_ = ring.group->send_recv(out.view(), ring.next(), in.mut(), ring.previous(), tag,
-                                  std::make_shared<Both>(out.keep_alive(), in.keep_alive()));
+    keep_ = std::make_shared<Both>(out.keep_alive(), in.keep_alive());
+    work_ = ring.group->send_recv(out.view(), ring.next(), in.mut(), ring.previous(), tag, keep_);
   }
-  void wait() { work_.wait(); }
+  void wait() {
+    work_.wait();
+    keep_.reset();
+  }
 
  private:
+  std::shared_ptr<const void> keep_;
   Work work_;
 };
 
@@ -199,44 +240,67 @@ struct RingBackward {
     return part;
   }
 
+  Tensor zeros(ExecContext& exec, Shape shape) const {
+    const Tensor sums = ring.make(exec, shape, DType::f32);
+    exec.kernels().elementwise.fill(exec, 0.0f, sums.mut());
+    return sums;
+  }
+  static void add(ExecContext& exec, const Part& part, const Tensor& dq, MutView dkv) {
+    exec.kernels().elementwise.accumulate(exec, part.dq.view(), part_of(dq.mut(), 1, part.piece.q));
+    exec.kernels().elementwise.accumulate(exec, part.dkv.view(), dkv);
+  }
+
   void operator()(BackwardPass& pass) const {
     ExecContext& exec = pass.exec();
     const auto& elementwise = exec.kernels().elementwise;
     const MutView queries = ops::split_heads(qkv, ring.layout).q;
     const Tensor dout = pass.grad(0).reshaped(out.shape());
-    const Tensor dq = ring.make(exec, out.shape(), DType::f32);
-    elementwise.fill(exec, 0.0f, dq.mut());
-    Tensor block = packed(exec, ring, qkv), dblock;
-    BlockTransfer values, gradients;
+    const Tensor own = packed(exec, ring, qkv);
+    const Tensor dq = zeros(exec, out.shape()), dkv = zeros(exec, own.shape());
+    const std::vector<Piece> own_pieces = ring.own_pieces();
+    const auto add_own = [&](std::size_t first) {
+      for (std::size_t i = first; i < own_pieces.size(); i += 2)
+        add(exec, through(exec, queries, dout.mut(), own, own_pieces[i]), dq, part_of(dkv.mut(), 1, own_pieces[i].k));
+    };
+    const std::vector<Range> home = ring.travelling(ring.owner(0));
+    std::vector<Tensor> sums(home.size());
+    std::vector<BlockTransfer> gradients(home.size());
+    BlockTransfer values;
+    Tensor block = own, next_block;
     for (int step = 0; step < ring.ranks(); ++step) {
-      Tensor next_block;
       if (step + 1 < ring.ranks()) {
         next_block = ring.block(exec, ring.owner(step + 1), ring.dtype);
         values.start(ring, block, next_block, values_tag);
       }
-      std::vector<Part> parts;
-      for (const Piece& piece : ring.pieces(ring.owner(step)))
-        parts.push_back(through(exec, queries, dout.mut(), block, piece));
-      // The gradients that the ranks before added to this block have travelled while it was computed with.
-      gradients.wait();
-      if (step == 0) {
-        dblock = ring.block(exec, ring.owner(0), DType::f32);
-        elementwise.fill(exec, 0.0f, dblock.mut());
+      const std::vector<Range> travelling = ring.travelling(ring.owner(step)),
+                               coming = ring.travelling(ring.owner(step + 1));
+      if (step == 0) add_own(0);
+      for (std::size_t i = 0; step > 0 && i < travelling.size(); ++i) {
+        const Range rows = travelling[i];
+        std::vector<Part> parts;
+        for (const Piece& piece : within(ring.pieces(ring.owner(step)), rows))
+          parts.push_back(through(exec, queries, dout.mut(), block, piece));
+        // What the ranks before added up has travelled while this block was computed with.
+        gradients[i].wait();
+        if (step == 1) sums[i] = zeros(exec, {ring.batch, rows.size(), ring.kv_width()});
+        for (const Part& part : parts)
+          add(exec, part, dq,
+              part_of(sums[i].mut(), 1, {part.piece.k.begin - rows.begin, part.piece.k.end - rows.begin}));
+        const Tensor arriving = ring.make(exec, {ring.batch, coming[i].size(), ring.kv_width()}, DType::f32);
+        gradients[i].start(ring, sums[i], arriving, gradients_tag + static_cast<int>(i));
+        sums[i] = arriving;
       }
-      for (const Part& part : parts) {
-        elementwise.accumulate(exec, part.dq.view(), part_of(dq.mut(), 1, part.piece.q));
-        elementwise.accumulate(exec, part.dkv.view(), part_of(dblock.mut(), 1, part.piece.k));
-      }
-      const Tensor next_dblock = ring.block(exec, ring.owner(step + 1), DType::f32);
-      gradients.start(ring, dblock, next_dblock, gradients_tag);
-      dblock = next_dblock;
       values.wait();
       block = next_block;
     }
-    gradients.wait();
+    add_own(1);
+    for (std::size_t i = 0; i < home.size(); ++i) {
+      gradients[i].wait();
+      elementwise.accumulate(exec, sums[i].view(), part_of(dkv.mut(), 1, home[i]));
+    }
     Tensor dqkv = pass.empty_like(qkv);
     elementwise.copy(exec, dq.view(), ops::split_heads(dqkv, ring.layout).q);
-    elementwise.copy(exec, dblock.view(), part_of(dqkv.mut(), 2, ring.kv_columns()));
+    elementwise.copy(exec, dkv.view(), part_of(dqkv.mut(), 2, ring.kv_columns()));
     pass.give(0, std::move(dqkv));
   }
 };

@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
-"""How much of data parallel's and ZeRO's communication hides behind computing, on CPU ranks with a slowed network.
+"""How much of data parallel's, ZeRO's and tensor parallel's communication hides behind computing, on CPU ranks with a slowed
+network.
 
 Trains the 11M model on 2 ranks of 1 thread twice a repeat, in turn: as fast as the network is, and with a test network
-that is as slow as makes the travel of gradients (under ZeRO also of parameters) take `--fraction` of backward's time (taken as 2/3 of the fast step's).
+that is as slow as makes the travel of gradients (under ZeRO also of parameters; with tensor parallelism of activations) take
+`--fraction` of backward's time (taken as 2/3 of the fast step's).
 Hidden = 1 - (exposed with the slow network - exposed without) / travel time; exposed is `comm_exposed_ms` of
 metrics.jsonl, the time that the program was blocked. Beside it the same from the difference of the step times.
 
-    python3 tests/benchmarks/overlap.py [--zero 0|1|2|3]
+    python3 tests/benchmarks/overlap.py [--zero 0|1|2|3] [--axis dp|tp]
 """
 
 import argparse
@@ -20,14 +22,27 @@ import tempfile
 import measure
 
 HERE = pathlib.Path(__file__).resolve().parent
-SHAPE = ["--model", "transformer", "--layers", 6, "--d-model", 384, "--heads", 6, "--seq", 256, "--batch", 16]
+LAYERS, D_MODEL, SEQ, BATCH = 6, 384, 256, 16
+SHAPE = ["--model", "transformer", "--layers", LAYERS, "--d-model", D_MODEL, "--heads", 6, "--seq", SEQ, "--batch", BATCH]
 RANKS = 2
+
+
+def wire_bytes(options, parameters):
+    """That each rank sends in a step (docs/communication.md)."""
+    if options.axis == "tp":
+        rows, size = BATCH * SEQ, {"bf16": 2, "f32": 4}[options.dtype]
+        activations = (10 * LAYERS + 4) * (RANKS - 1) / RANKS * rows * D_MODEL * size
+        return activations + (RANKS - 1) * 8 * rows
+    # All-reduce, or reduce-scatter and all-gather; stage 3 gathers in both passes.
+    transfers = 3 if options.zero == 3 else 2
+    return 4 * parameters * transfers * (RANKS - 1) / RANKS
 
 
 def train(options, folder, data, bandwidth):
     command = [options.mpirun, "-n", RANKS, "--map-by", "slot:PE=1", "--bind-to", "core", options.weft, "train", *SHAPE,
                "--data", data, "--dtype", options.dtype, "--steps", options.warmup + options.steps, "--device", "cpu",
-               "--out", folder, "--valid-fraction", 0, "--checkpoint-every", 0, "--resume", "none", "--quiet", "--zero", options.zero]
+               "--out", folder, "--valid-fraction", 0, "--checkpoint-every", 0, "--resume", "none", "--quiet",
+               "--zero", options.zero, f"--{options.axis}", RANKS]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     if bandwidth:
         environment["WEFT_TEST_COMM"] = f"bandwidth={bandwidth:.0f}"
@@ -44,6 +59,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--fraction", type=float, default=0.7, help="travel time over backward's [0.7]")
     parser.add_argument("--zero", type=int, choices=range(4), default=0)
+    parser.add_argument("--axis", choices=("dp", "tp"), default="dp", help="what the ranks share out [dp]")
     parser.add_argument("--dtype", choices=("bf16", "f32"), default="bf16")
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--warmup", type=int, default=2)
@@ -62,11 +78,8 @@ def main():
             fast, slow = root / f"fast-{repeat}", root / f"slow-{repeat}"
             step, exposed = train(options, fast, data, 0)
             parameters = json.loads((fast / "run.json").read_text())["parameters"]
-            # All-reduce, or reduce-scatter and all-gather; stage 3 gathers in both passes.
-            transfers = 3 if options.zero == 3 else 2
-            wire_bytes = 4 * parameters * transfers * (RANKS - 1) / RANKS
             travel = options.fraction * step * 2 / 3
-            slow_step, slow_exposed = train(options, slow, data, wire_bytes / travel * 1e3)
+            slow_step, slow_exposed = train(options, slow, data, wire_bytes(options, parameters) / travel * 1e3)
             hidden.append(1 - (slow_exposed - exposed) / travel)
             print(f"| {step:.0f} | {slow_step:.0f} | {travel:.0f} | {exposed:.0f} | {slow_exposed:.0f} "
                   f"| {hidden[-1]:.0%} | {1 - (slow_step - step) / travel:.0%} |", flush=True)

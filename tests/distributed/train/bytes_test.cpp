@@ -96,13 +96,13 @@ TEST(BytesTest, ARingPassesKeysAndValuesAndTheirGradients) {
   const Sizes s(layout, ranks.size());
   const double kv = 2.0 * static_cast<double>(s.lm.kv_heads * s.lm.d_model / s.lm.heads) * s.element * s.sequences;
   Bytes found = moved(ranks, layout);
-  // All ranks together, since their intervals differ by a token: keys and values n − 1 times forward and backward, their f32
-  // gradients n times.
+  // All ranks together, since their intervals differ by a token: keys and values n − 1 times forward and backward, and
+  // as often their f32 gradients.
   const CollectiveKind kind = CollectiveKind::send_recv;
   double all = found[{"sp", kind}];
   ranks.all_reduce(MutView(&all, {1}, DType::f64)).wait();
   found[{"sp", kind}] = all;
-  expect_bytes(found, "sp", kind, s.layers * (3 * s.n - 2) * kv * seq);
+  expect_bytes(found, "sp", kind, s.layers * 3 * (s.n - 1) * kv * seq);
 }
 
 TEST(BytesTest, LinearRecurrencesGatherTheMapsOfTheirPartsAndPassAWindowsTokens) {

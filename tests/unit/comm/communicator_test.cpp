@@ -187,6 +187,17 @@ TEST(TestPlan, LetsSmallOperationsPassLargeOnes) {
   EXPECT_FALSE(slow.done());
 }
 
+TEST(TestPlan, PassesUrgentOperationsOneAfterAnother) {
+  CommLog log;
+  auto comm = with_plan(log, "bandwidth=4e5");
+  std::vector<float> x(10000), y(10000);  // 40 kB sent by each of two ranks: urgent, 0.1 s each
+  const double begun = seconds_now();
+  auto first = comm.all_reduce(mut(x)), second = comm.all_reduce(mut(y));
+  second.wait();
+  EXPECT_GE(seconds_now() - begun, 0.2);
+  first.wait();
+}
+
 TEST(TestPlan, ReordersEnds) {
   CommLog log;
   auto comm = with_plan(log, "all_reduce:dp:count=1,reorder");
