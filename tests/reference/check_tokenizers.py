@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Compares `weft prepare` and `weft sample`'s tokenizer with the package tokenizers on texts, or makes the fixture of the tests.
+"""Compares the tokens of `weft prepare` with the package tokenizers on texts, or makes the fixture of the tests.
 
 Needs the package tokenizers. Trains byte-level BPE with the expressions of GPT-2, Llama 3 and Qwen 2 on the given files, has
 the built program encode them and random Unicode text, and compares every token; and times both:
@@ -106,7 +106,7 @@ def check(options, name, tokenizer, texts, folder):
 
 def write_fixture(folder, texts):
     for name in ("gpt2", "llama3"):
-        tokenizer = train(name, [text[:200000] for text in texts], 400)
+        tokenizer = train(name, [*(text[:100000] for text in texts), *odd_texts(4000, 24)], 700)
         cases = [*odd_texts(60, 24), "It's a  test: 12345 words.\n\n  They'LL see\u017f \u4e16\u754c \U0001f600!\r\n\tEnd  "]
         tokenizer.save(str(folder / f"tokenizer-{name}.json"), pretty=False)
         rows = [{"text": text, "ids": tokenizer.encode(text, add_special_tokens=False).ids} for text in cases]
