@@ -19,6 +19,7 @@ ExitStatus run_demo(const Options& options);
 ExitStatus run_doctor(const Options& options);
 ExitStatus run_eval(const Options& options);
 ExitStatus run_export(const Options& options);
+ExitStatus run_import(const Options& options);
 ExitStatus run_launch(const Options& options);
 ExitStatus run_lens(const Options& options);
 ExitStatus run_prepare(const Options& options);

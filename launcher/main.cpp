@@ -29,7 +29,7 @@ struct Command {
 constexpr Command commands[] = {
     {"demo", run_demo},     {"train", run_train},     {"launch", run_launch}, {"eval", run_eval},
     {"sample", run_sample}, {"prepare", run_prepare}, {"report", run_report}, {"doctor", run_doctor},
-    {"lens", run_lens},     {"export", run_export},
+    {"lens", run_lens},     {"export", run_export}, {"import", run_import},
 };
 
 constexpr std::string_view test_summary = "run this build's tests; arguments go to ctest";

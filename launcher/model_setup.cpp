@@ -29,6 +29,8 @@ LmConfig make_lm_config(const ModelOptions& options, std::int64_t seq, std::int6
               data_vocab);
   config.max_seq = seq;
   config.dropout = static_cast<float>(options.dropout);
+  config.norm_eps = static_cast<float>(options.norm_eps);
+  config.rotary_theta = static_cast<float>(options.rotary_theta);
   return config;
 }
 

@@ -197,7 +197,8 @@ std::vector<Setting> read_config(const CommandRow& command, const std::string& c
   std::string line;
   for (int number = 1; std::getline(lines, line); ++number) {
     if (const std::string bare = trimmed(line); bare.empty() || bare[0] == '#') continue;
-    if (!detail::is_utf8(line)) fail_user("line {} of {}: found bytes that are not UTF-8, expected UTF-8", number, name);
+    if (!detail::is_utf8(line))
+      fail_user("line {} of {}: found bytes that are not UTF-8, expected UTF-8", number, name);
     const std::size_t equals = line.find('=');
     const std::string key = trimmed(std::string_view(line).substr(0, equals));
     const std::string where = fmt::format("`{}` (line {} of {})", key, number, name);
@@ -352,13 +353,15 @@ std::string help_text(std::string_view command_name) {
   return result;
 }
 
-std::string config_text(const Options& options) {
+namespace {
+
+std::string text_of(const Options& options, const std::function<bool(const OptionRow&)>& wanted) {
   const CommandRow* command = find_command(options.command);
   WEFT_CHECK(command, "no command {}", options.command);
   std::string result;
   std::string_view group;
   for (const OptionRow& row : option_table()) {
-    if (!(row.commands & command->bit)) continue;
+    if (!(row.commands & command->bit) || !wanted(row)) continue;
     if (row.group != group) {
       group = row.group;
       result += fmt::format("{}# {}\n", result.empty() ? "" : "\n", group);
@@ -366,6 +369,16 @@ std::string config_text(const Options& options) {
     for (const std::string& value : row.write(options)) result += fmt::format("{} = {}\n", row.name, quoted(value));
   }
   return result;
+}
+
+}  // namespace
+
+std::string config_text(const Options& options) {
+  return text_of(options, [](const OptionRow&) { return true; });
+}
+
+std::string model_text(const Options& options) {
+  return text_of(options, [](const OptionRow& row) { return row.group == "Model" || row.name == "seq"; });
 }
 
 void write_config(const Options& options, const std::string& path) { write_file_atomic(path, config_text(options)); }

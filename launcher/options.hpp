@@ -52,6 +52,8 @@ struct ModelOptions {
   std::int64_t attention_width = 0;  ///< SRU++; 0: an eighth of d_model
   std::int64_t vocab = 0;            ///< 0: what the data or the tokenizer has
   double dropout = 0;
+  double norm_eps = 1e-5;
+  double rotary_theta = 10000;
 };
 
 struct DataOptions {
@@ -141,6 +143,10 @@ struct TokenizeOptions {
   bool replace = false;        ///< an older output folder of `weft prepare` may go
 };
 
+struct ImportOptions {
+  std::string from;  ///< a Hugging Face folder, or one file of weights beside its config.json
+};
+
 struct LaunchOptions {
   std::int64_t ranks = 0;           ///< 0: one a GPU, else as many as cores allow, 2 at most
   std::int64_t cores_per_rank = 0;  ///< 0: an equal share
@@ -176,6 +182,7 @@ struct Options {
   RunOptions run;
   SampleOptions sample;
   TokenizeOptions prepare;
+  ImportOptions import;
   LaunchOptions launch;
   ReportOptions report;
   LensOptions lens;
@@ -214,6 +221,9 @@ std::string help_text(std::string_view command);
 
 /// All of a command's options as they took effect, `key = value` lines that --config reads back to the same values.
 std::string config_text(const Options& options);
+
+/// Of these what describes the model: its own options and --seq.
+std::string model_text(const Options& options);
 
 /// config_text to `path`, written aside and renamed. Throws UserError when the folder cannot be written.
 void write_config(const Options& options, const std::string& path);

@@ -55,7 +55,12 @@ void check_needed(const Options& o) {
   if (o.command == "prepare" && o.data.data.empty()) fail_user("FILE is missing: `weft prepare --out DIR FILE...`");
   if (o.command == "prepare" && o.run.out.empty()) fail_user("--out is missing: `weft prepare --out DIR FILE...`");
   if (o.command == "export" && o.run.out.empty())
-    fail_user("--out is missing: `weft export --checkpoint DIR --out DIR`, a folder for model.safetensors and config.json");
+    fail_user(
+        "--out is missing: `weft export --checkpoint DIR --out DIR`, a folder for model.safetensors and config.json");
+  if (o.command == "import" && o.import.from.empty())
+    fail_user("PATH is missing: `weft import --out DIR PATH`, a Hugging Face folder or one safetensors file");
+  if (o.command == "import" && o.run.out.empty())
+    fail_user("--out is missing: `weft import --out DIR PATH`, a folder for the run");
   if ((o.command == "eval" || o.command == "sample" || o.command == "export") && o.sample.checkpoint.empty())
     fail_user("--checkpoint is missing: a checkpoint's folder, or a run's folder for its latest");
   if (o.command == "report" && o.report.run.empty()) fail_user("DIR is missing: `weft report DIR`, a run's folder");

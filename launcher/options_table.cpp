@@ -140,6 +140,10 @@ void add_model(TableMaker& t) {
   yes_no(t.add("tied", "", "the head shares the embedding's weight", tuned), WEFT_FIELD(model.tied));
   real(t.add("dropout", "P", "part of the activations dropped in training", tuned),
        {0, 1, RealRange::Bounds::open_above}, WEFT_FIELD(model.dropout));
+  real(t.add("norm-eps", "X", "added to the variance, or mean square, that norms divide by", training),
+       {0, 1, RealRange::Bounds::open_below}, WEFT_FIELD(model.norm_eps));
+  real(t.add("rotary-theta", "X", "base of the rotary positions' wavelengths", training),
+       {0, 1e30, RealRange::Bounds::open_below}, WEFT_FIELD(model.rotary_theta));
 }
 
 void add_data(TableMaker& t) {
@@ -228,7 +232,8 @@ void read_resume(Options& o, const Texts& t) {
 
 void add_run(TableMaker& t) {
   t.group = "Run";
-  text(t.add("out", "DIR", "the run's folder", training | for_prepare | for_lens | for_export), WEFT_FIELD(run.out));
+  text(t.add("out", "DIR", "the run's folder", training | for_prepare | for_lens | for_export | for_import),
+       WEFT_FIELD(run.out));
   auto& resume = t.add("resume", "auto|none|PATH", "the checkpoint to go on from; auto: the folder's latest", training);
   resume.read = read_resume;
   resume.write = [](const Options& o) {
@@ -268,7 +273,7 @@ void add_run(TableMaker& t) {
   tune.shown_default = "no";
   choice(t.add("cuda-graph", "auto|off", "record a step on the GPU once and replay it", training), graph_names,
          WEFT_FIELD(train.cuda_graph));
-  auto& threads = t.add("threads", "N", "of a rank", compute | for_prepare | for_export);
+  auto& threads = t.add("threads", "N", "of a rank", compute | for_prepare | for_export | for_import);
   integer(threads, {0, 4096}, WEFT_FIELD(run.threads));
   threads.shown_default = "its share of the cores";
   auto& memory = t.add("memory-limit", "SIZE", "a rank's most memory", training | for_eval | for_sample);
@@ -278,7 +283,8 @@ void add_run(TableMaker& t) {
   seconds(
       t.add("timeout", "TIME", "a collective may stand still before the run fails; 0: for ever", training | for_eval),
       WEFT_FIELD(run.timeout));
-  yes_no(t.add("quiet", "", "say nothing but errors", training | for_eval | for_sample | for_prepare | for_export),
+  yes_no(t.add("quiet", "", "say nothing but errors",
+               training | for_eval | for_sample | for_prepare | for_export | for_import),
          WEFT_FIELD(run.quiet));
   yes_no(t.add("json", "", "print JSON", for_doctor | for_eval | for_lens), WEFT_FIELD(run.json));
 }
@@ -287,6 +293,8 @@ void add_others(TableMaker& t) {
   t.group = "Sampling";
   text(t.add("checkpoint", "DIR", "a checkpoint, or a run's folder (its latest)", for_eval | for_sample | for_export),
        WEFT_FIELD(sample.checkpoint));
+  text(t.add("from", "PATH", "a Hugging Face folder, or a safetensors file beside its config.json", for_import),
+       WEFT_FIELD(import.from));
   text(t.add("prompt", "TEXT", "what the text begins with", for_sample | for_demo), WEFT_FIELD(sample.prompt));
   t.rows.back().shown_default = "a line break";
   integer(t.add("tokens", "N", "to generate", for_sample | for_demo), {1}, WEFT_FIELD(sample.tokens));
@@ -368,6 +376,8 @@ const std::vector<CommandRow>& command_table() {
       {"prepare", for_prepare, "weft prepare --out DIR [options] FILE...", "text files to token files", "data"},
       {"export", for_export, "weft export --checkpoint DIR --out DIR [options]",
        "a checkpoint's model for Hugging Face's GPT2LMHeadModel or LlamaForCausalLM", "checkpoint"},
+      {"import", for_import, "weft import --out DIR [options] PATH",
+       "a Hugging Face folder of GPT2LMHeadModel or LlamaForCausalLM as a run's folder", "from"},
       {"report", for_report, "weft report DIR", "write report.html of a run's folder", "run"},
       {"lens", for_lens, "weft lens [options]",
        "work, span, time, memory and gradient reach of sequence mixers side by side", "models"},
@@ -389,7 +399,7 @@ void apply_command_defaults(Options& options) {
     options.launch.ranks = 0;
   } else if (options.command == "lens") {
     options.run.out = "out/lens";
-  } else if (options.command == "prepare" || options.command == "export") {
+  } else if (options.command == "prepare" || options.command == "export" || options.command == "import") {
     options.run.out.clear();
   }
 }

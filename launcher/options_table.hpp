@@ -22,6 +22,7 @@ enum CommandSet : unsigned {
   for_report = 1u << 7,
   for_lens = 1u << 8,
   for_export = 1u << 9,
+  for_import = 1u << 10,
 };
 
 enum class OptionKind : std::uint8_t { value, list, flag };

@@ -124,7 +124,11 @@ void Trainer::start_or_resume() {
     return;
   }
   const CheckpointIndex index = read_index(session_.world(), started_from_);
-  load_checkpoint(session_.world(), index, started_from_, {session_.engine().exec(), built_->store, optimizer_.get()});
+  // Imported weights: nothing was trained here yet, so that data, seed and optimizer are this run's.
+  const bool trained = index.state.epoch_samples > 0;
+  load_checkpoint(session_.world(), index, started_from_,
+                  {session_.engine().exec(), built_->store, trained ? optimizer_.get() : nullptr});
+  if (!trained) return;
   if (index.state.seed != options_.run.seed)
     fail_user("--seed: found {}, {} was trained with {}; the same seed would be right", options_.run.seed,
               started_from_.string(), index.state.seed);

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/base/error.hpp"
+#include "core/data/byte_level_bpe.hpp"
 #include "core/data/sentencepiece_tokenizer.hpp"
 #include "core/data/utf8.hpp"
 #include "core/data/word_tokenizer.hpp"
@@ -70,10 +71,8 @@ TokenizerPtr byte_tokenizer() { return std::make_unique<ByteTokenizer>(); }
 
 TokenizerPtr train_tokenizer(const TokenizerTraining& training, const TextPieces& text) {
   switch (training.kind) {
-    case TokenizerKind::bytes:
-      return byte_tokenizer();
-    case TokenizerKind::words:
-      return detail::train_words(training, text);
+    case TokenizerKind::bytes: return byte_tokenizer();
+    case TokenizerKind::words: return detail::train_words(training, text);
     case TokenizerKind::bpe:
     case TokenizerKind::unigram:
       if (training.vocab_size < 1)
@@ -85,9 +84,11 @@ TokenizerPtr train_tokenizer(const TokenizerTraining& training, const TextPieces
 
 TokenizerPtr load_tokenizer(const std::filesystem::path& path) {
   const MappedFile map(path);
-  const std::string text(reinterpret_cast<const char*>(map.bytes().data()), map.bytes().size());
+  std::string text(reinterpret_cast<const char*>(map.bytes().data()), map.bytes().size());
   if (!text.starts_with('{')) return detail::parse_sentencepiece(path.string(), text);
   const nlohmann::json json = nlohmann::json::parse(text, nullptr, false);
+  if (json.is_object() && json.contains("model") && !json.contains("kind"))
+    return detail::byte_level_bpe(path.string(), std::move(text));
   std::string kind;
   std::vector<std::string> words;
   try {

@@ -26,7 +26,7 @@ std::string_view name_of(TokenizerKind kind);
 class Tokenizer {
  public:
   virtual ~Tokenizer() = default;
-  /// "bytes", "words" or "sentencepiece".
+  /// "bytes", "words", "sentencepiece" or "byte-level bpe".
   virtual std::string_view kind() const = 0;
   virtual std::int64_t vocab_size() const = 0;
   /// Appends the tokens of `text` to `tokens`. A long text may be given in pieces that end after a newline.
@@ -55,7 +55,7 @@ struct TokenizerTraining {
 /// no sentencepiece.
 TokenizerPtr train_tokenizer(const TokenizerTraining& training, const TextPieces& text);
 TokenizerPtr byte_tokenizer();
-/// What save() wrote, or any sentencepiece model. Throws UserError on a missing or damaged file.
+/// What save() wrote, any sentencepiece model, or a tokenizer.json of byte-level BPE (GPT-2, Llama 3) from Hugging Face. Throws UserError on a missing or damaged file.
 TokenizerPtr load_tokenizer(const std::filesystem::path& path);
 
 /// Text of tokens that come one at a time: gives out what later tokens cannot change, whole UTF-8 characters only.

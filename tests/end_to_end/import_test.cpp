@@ -1,0 +1,245 @@
+// Hugging Face folders as runs: what `weft export` writes comes back bit by bit, trains on, and what is wrong is refused.
+#include <fmt/format.h>
+#include <gmock/gmock.h>
+
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "core/io/safetensors.hpp"
+#include "faults.hpp"
+
+namespace weft::test {
+namespace {
+
+using nlohmann::json;
+using testing::AllOf;
+using testing::ElementsAre;
+using testing::HasSubstr;
+namespace fs = std::filesystem;
+
+std::map<std::string, std::string> tensors_of(const std::string& file) {
+  std::map<std::string, std::string> tensors;
+  const SafetensorsReader reader(file);
+  for (const SafetensorsEntry& entry : reader.entries()) {
+    const auto bytes = reader.bytes(entry);
+    if (!entry.name.starts_with("optimizer."))
+      tensors[entry.name] = std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+  }
+  return tensors;
+}
+
+json read_json(const std::string& path) { return json::parse(std::ifstream(path)); }
+
+class Import : public testing::Test {
+ protected:
+  /// Trains two steps and exports; returns the folder.
+  std::string exported(const Words& options) {
+    Words more = {"--steps", "2"};
+    more.insert(more.end(), options.begin(), options.end());
+    const Outcome trained = run_.run(0, more);
+    EXPECT_EQ(trained.status, 0) << trained.err;
+    const Outcome outcome = run_weft({"export", run_.out(), "--out", folder_ / "theirs"});
+    EXPECT_EQ(outcome.status, 0) << outcome.err;
+    return folder_ / "theirs";
+  }
+  Outcome import(const std::string& from) const { return run_weft({"import", from, "--out", folder_ / "own"}); }
+  std::string shard(const std::string& run, int step) const {
+    return fmt::format("{}/checkpoints/step-{:08}/shard-00000-of-00001.safetensors", run, step);
+  }
+  /// Writes the weights anew: their tensors as `change` leaves them, all in F32.
+  static void rewrite(
+      const std::string& folder,
+      const std::function<void(std::map<std::string, std::vector<float>>&, std::map<std::string, Shape>&)>& change) {
+    std::map<std::string, std::vector<float>> values;
+    std::map<std::string, Shape> shapes;
+    {
+      const SafetensorsReader reader(folder + "/model.safetensors");
+      for (const SafetensorsEntry& entry : reader.entries()) {
+        const auto bytes = reader.bytes(entry);
+        values[entry.name].resize(bytes.size() / sizeof(float));
+        std::memcpy(values[entry.name].data(), bytes.data(), bytes.size());
+        shapes[entry.name] = entry.shape;
+      }
+    }
+    change(values, shapes);
+    std::vector<SafetensorsSource> sources;
+    for (const auto& [name, data] : values) sources.emplace_back(name, View(data.data(), shapes[name], DType::f32));
+    write_safetensors(folder + "/model.safetensors", sources);
+  }
+  void expect_refused(const std::string& from, const testing::Matcher<std::string>& message) const {
+    const Outcome outcome = import(from);
+    EXPECT_EQ(outcome.status, 2);
+    EXPECT_THAT(outcome.lines(), ElementsAre(message));
+    EXPECT_FALSE(fs::exists(folder_ / "own"));
+  }
+
+  Training run_;
+  TemporaryFolder folder_;
+};
+
+class ImportOf : public Import, public testing::WithParamInterface<Words> {};
+
+TEST_P(ImportOf, WhatWasExportedIsTheSameBitsAndGoesBackTheSame) {
+  const std::string theirs = exported(GetParam());
+  const Outcome outcome = import(theirs);
+  ASSERT_EQ(outcome.status, 0) << outcome.err;
+  EXPECT_EQ(tensors_of(shard(folder_ / "own", 0)), tensors_of(shard(run_.out(), 2)));
+  ASSERT_EQ(run_weft({"export", folder_ / "own", "--out", folder_ / "again"}).status, 0);
+  EXPECT_EQ(tensors_of(folder_ / "again/model.safetensors"), tensors_of(theirs + "/model.safetensors"));
+  EXPECT_EQ(read_json(folder_ / "again/config.json"), read_json(theirs + "/config.json"));
+  const Words data = {"--data", run_.folder() / "data.txt", "--dtype", "f32", "--json"};
+  const auto loss = [&](const std::string& run) {
+    Words words = {"eval", "--checkpoint", run};
+    words.insert(words.end(), data.begin(), data.end());
+    return json::parse(run_weft(words).out).at("loss").get<double>();
+  };
+  EXPECT_EQ(loss(folder_ / "own"), loss(run_.out()));
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, ImportOf,
+                         testing::Values(Words{"--model", "gpt2"}, Words{"--model", "gpt2", "--tied", "no"},
+                                         Words{"--model", "llama", "--kv-heads", "1", "--rotary-theta", "50000",
+                                               "--norm-eps", "1e-6"},
+                                         Words{"--model", "llama", "--tied", "yes"}));
+
+TEST_F(Import, TrainsOnFromTheWeightsOnAnyMesh) {
+  ASSERT_EQ(import(exported({"--model", "llama"})).status, 0);
+  const Outcome outcome = run_weft({"launch",
+                                    "-n",
+                                    "2",
+                                    "--",
+                                    "train",
+                                    "--config",
+                                    folder_ / "own/config.cfg",
+                                    "--resume",
+                                    folder_ / "own",
+                                    "--out",
+                                    folder_ / "tuned",
+                                    "--data",
+                                    run_.folder() / "data.txt",
+                                    "--tp",
+                                    "2",
+                                    "--steps",
+                                    "1",
+                                    "--lr",
+                                    "1e-30",
+                                    "--threads",
+                                    "1",
+                                    "--seed",
+                                    "7",
+                                    "--batch",
+                                    "2"});
+  ASSERT_EQ(outcome.status, 0) << outcome.err;
+  ASSERT_EQ(run_weft({"export", folder_ / "tuned", "--out", folder_ / "again"}).status, 0);
+  EXPECT_EQ(tensors_of(folder_ / "again/model.safetensors"), tensors_of(folder_ / "theirs/model.safetensors"));
+}
+
+TEST_F(Import, ReadsShardsHalvesAndNamesWithoutPrefix) {
+  const std::string theirs = exported({"--model", "gpt2"});
+  // Every other tensor in a file of its own, as 16 bits.
+  const SafetensorsReader reader(theirs + "/model.safetensors");
+  std::vector<std::vector<bf16>> rounded;
+  std::vector<SafetensorsSource> files[2];
+  json map;
+  for (const SafetensorsEntry& entry : reader.entries()) {
+    const auto* from = reader.view(entry.name).as<float>();
+    auto& values = rounded.emplace_back();
+    for (std::int64_t i = 0; i < entry.shape.numel(); ++i) values.emplace_back(from[i]);
+    const std::string name = entry.name.substr(std::string("transformer.").size());
+    const std::size_t file = rounded.size() % 2;
+    files[file].emplace_back(name, View(values.data(), entry.shape, DType::bf16));
+    map[name] = fmt::format("part-{}.safetensors", file);
+  }
+  const std::string parts = folder_ / "parts";
+  fs::create_directory(parts);
+  for (int file : {0, 1}) write_safetensors(fmt::format("{}/part-{}.safetensors", parts, file), files[file]);
+  fs::copy(theirs + "/config.json", parts + "/config.json");
+  const auto write_index = [&] {
+    std::ofstream(parts + "/model.safetensors.index.json") << json{{"weight_map", map}}.dump();
+  };
+  write_index();
+  ASSERT_EQ(import(parts).status, 0);
+  ASSERT_EQ(run_weft({"export", folder_ / "own", "--out", folder_ / "again", "--dtype", "bf16"}).status, 0);
+  const SafetensorsReader again(folder_ / "again/model.safetensors");
+  std::size_t place = 0;
+  for (const SafetensorsEntry& entry : reader.entries()) {
+    const auto bytes = again.bytes(again.entry(entry.name));
+    EXPECT_EQ(std::memcmp(bytes.data(), rounded[place++].data(), bytes.size()), 0) << entry.name;
+  }
+  fs::remove_all(folder_ / "own");
+  map["wte.weight"] = map["wte.weight"] == "part-0.safetensors" ? "part-1.safetensors" : "part-0.safetensors";
+  write_index();
+  expect_refused(parts, AllOf(HasSubstr("has no tensor wte.weight"), HasSubstr("index.json says")));
+}
+
+TEST_F(Import, AConfigurationThatTheModelWouldNotFollowIsRefused) {
+  const std::string theirs = exported({"--model", "llama"}), config = theirs + "/config.json";
+  const json right = read_json(config);
+  struct Case {
+    std::string field;
+    json value;
+    std::string message;
+  };
+  for (const auto& [field, value, message] : std::vector<Case>{
+           {"model_type", "mistral", "`model_type`: found \"mistral\", \"gpt2\" or \"llama\" would be right"},
+           {"rope_scaling", {{"rope_type", "yarn"}, {"factor", 4}}, "`rope_scaling.rope_type`: found \"yarn\""},
+           {"rope_parameters", {{"rope_type", "linear"}}, "`rope_parameters.rope_type`: found \"linear\""},
+           {"hidden_act", "gelu", "`hidden_act`: found \"gelu\", \"silu\" would be right"},
+           {"attention_bias", true, "`attention_bias`: found true, false would be right"},
+           {"head_dim", 8, "`head_dim`: found 8"},
+           {"num_attention_heads", 0, "`num_attention_heads`: found 0"},
+           {"num_key_value_heads", 3, "`num_key_value_heads`: found 3"},
+           {"hidden_size", "32", "`hidden_size`: found \"32\""},
+           {"vocab_size", 1e9, "`vocab_size`: found 1000000000.0"},
+           {"quantization_config", {{"bits", 4}}, "`quantization_config`: found {\"bits\":4}"},
+           {"num_hidden_layers", 2, "no tensor model.layers.1.input_layernorm.weight"},
+           {"tie_word_embeddings", true, "tensor lm_head.weight: found other values than model.embed_tokens.weight"},
+           {"intermediate_size", 64, "would be right"}}) {
+    json wrong = right;
+    wrong[field] = value;
+    std::ofstream(config) << wrong.dump();
+    expect_refused(theirs, AllOf(HasSubstr("/theirs"), HasSubstr(message)));
+  }
+  std::ofstream(config) << "[]";
+  expect_refused(theirs, HasSubstr("config.json: not a JSON object"));
+  fs::remove(config);
+  expect_refused(theirs, HasSubstr("config.json"));
+}
+
+TEST_F(Import, WeightsThatAreNotTheModelsAreRefused) {
+  const std::string theirs = exported({"--model", "gpt2"}), weights = theirs + "/model.safetensors";
+  fs::copy(weights, folder_ / "right");
+  const auto restore = [&] { fs::copy(folder_ / "right", weights, fs::copy_options::overwrite_existing); };
+  rewrite(theirs, [](auto& values, auto&) { values.erase("transformer.h.0.mlp.c_fc.bias"); });
+  expect_refused(theirs, HasSubstr("model.safetensors: no tensor transformer.h.0.mlp.c_fc.bias; one of [128]"));
+  restore();
+  rewrite(theirs, [](auto& values, auto& shapes) {
+    values["transformer.extra"] = {1};
+    shapes["transformer.extra"] = {1};
+  });
+  expect_refused(theirs, HasSubstr("tensor transformer.extra [1] is not of the model"));
+  restore();
+  rewrite(theirs, [](auto&, auto& shapes) { shapes["transformer.wpe.weight"] = {16, 64}; });
+  expect_refused(theirs, HasSubstr("tensor transformer.wpe.weight: found [16, 64], [32, 32] would be right"));
+  restore();
+  fs::resize_file(weights, fs::file_size(weights) - 4);
+  expect_refused(theirs, HasSubstr("model.safetensors"));
+  fs::remove(weights);
+  expect_refused(theirs, HasSubstr("neither model.safetensors nor model.safetensors.index.json"));
+  expect_refused(folder_ / "nowhere", HasSubstr("nowhere: no such file or folder"));
+}
+
+TEST_F(Import, AFolderThatHoldsSomethingIsLeftAlone) {
+  const std::string theirs = exported({"--model", "gpt2"});
+  fs::create_directory(folder_ / "own");
+  std::ofstream(folder_ / "own/mine") << "mine";
+  const Outcome outcome = import(theirs);
+  EXPECT_EQ(outcome.status, 2);
+  EXPECT_THAT(outcome.lines(), ElementsAre(HasSubstr("exists and is not an empty folder")));
+  EXPECT_TRUE(fs::exists(folder_ / "own/mine"));
+}
+
+}  // namespace
+}  // namespace weft::test
