@@ -45,6 +45,8 @@ TrainingStep::TrainingStep(const Worker& worker, BuiltModel& built, Optimizer& o
       tokens_(share_tokens(options.seq, token_order(options.sharding), worker.mesh.size(Axis::sp),
                            worker.mesh.coordinate(Axis::sp))),
       inputs_(worker.engine.exec(), local(), tokens_.seq_local) {
+  // Which values are gathered is the host's knowledge, and a replay would go by that of the step that was recorded.
+  if (options.buckets.zero == ZeroStage::parameters) options_.replay = StepReplay::off;
   Device& device = worker.engine.device();
   const auto scalars = [&](Allocator& memory, std::int64_t count) {
     return Tensor::empty(memory, {count}, DType::f64, MemoryUse::workspace);

@@ -103,7 +103,11 @@ void SharedValues::updated() {
 }
 
 void SharedValues::settle() {
-  for (Bucket& bucket : buckets_) bucket.work.wait();
+  // A handle must not be waited for again on the other side of a recording.
+  for (Bucket& bucket : buckets_) {
+    bucket.work.wait();
+    bucket.work = {};
+  }
 }
 
 }  // namespace weft
