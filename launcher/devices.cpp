@@ -13,7 +13,6 @@
 #include "core/cpu/device.hpp"
 #include "core/kernels/table.hpp"
 #include "launcher/placement.hpp"
-#include "launcher/product_tables.hpp"
 
 namespace weft {
 namespace {
@@ -116,12 +115,11 @@ CudaModule load_cuda_module() {
   return found;
 }
 
-std::unique_ptr<Device> open_device(const RunOptions& options, const RankEnvironment& rank, cpu::Isa isa) {
+std::unique_ptr<Device> open_device(const RunOptions& options, const RankEnvironment& rank, cpu::Isa isa,
+                                    ProductTable products) {
   if (options.device == DeviceChoice::cpu) return open_cpu(options, rank, isa);
   const CudaModule cuda = load_cuda_module();
   if (cuda.module) {
-    ProductTable products;
-    if (!options.gemm_table.empty()) products = read_product_table(options.gemm_table);
     try {
       return open_cuda(cuda, options, rank, std::move(products));
     } catch (const Error& error) {

@@ -22,7 +22,8 @@ struct CudaModule {
 CudaModule load_cuda_module();
 
 /// The device that `--device` asks for; `auto` takes a GPU where there is one. Ranks of a host take its GPUs in turn. Throws
-/// UserError when it cannot be had. `isa`: the best CPU kernels to use.
-std::unique_ptr<Device> open_device(const RunOptions& options, const RankEnvironment& rank, cpu::Isa isa);
+/// UserError when it cannot be had. `isa`: the best CPU kernels to use; `products`: algorithms of a GPU's products.
+std::unique_ptr<Device> open_device(const RunOptions& options, const RankEnvironment& rank, cpu::Isa isa,
+                                    ProductTable products = {});
 
 }  // namespace weft

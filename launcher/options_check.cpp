@@ -24,6 +24,19 @@ void check_output(const std::string& out) {
     fail_user("--out: found `{}`, but {} cannot be written: {}", out, place.string(), std::strerror(errno));
 }
 
+// Said before anything is measured.
+void check_output_file(std::string_view option, const std::string& file) {
+  const std::filesystem::path path = std::filesystem::absolute(file), folder = path.parent_path();
+  std::error_code error;
+  if (!path.has_filename() || std::filesystem::is_directory(path, error))
+    fail_user("--{}: found `{}`, a folder; a file would be right", option, file);
+  if (!std::filesystem::is_directory(folder, error))
+    fail_user("--{}: found `{}`, but {} is not a folder; a file in a folder that exists would be right", option, file,
+              folder.string());
+  if (::access(folder.c_str(), W_OK | X_OK) != 0)
+    fail_user("--{}: found `{}`, but {} cannot be written: {}", option, file, folder.string(), std::strerror(errno));
+}
+
 }  // namespace
 
 void check_fit(const Options& o) {
@@ -50,6 +63,7 @@ void resolve(Options& o) {
 
 void check_needed(const Options& o) {
   if (o.command == "train" || o.command == "demo") check_output(o.run.out);
+  if (!o.run.tune.empty()) check_output_file("tune", o.run.tune);
   if (o.command == "train" && o.data.data.empty())
     fail_user("--data is missing: `weft train --data FILE` needs a text file or token files to train on");
   if (o.command == "prepare" && o.data.data.empty()) fail_user("FILE is missing: `weft prepare --out DIR FILE...`");

@@ -129,7 +129,7 @@ void add_model(TableMaker& t) {
   attention_width.shown_default = "an eighth of the width";
   auto& vocab = t.add("vocab", "N", "tokens of the vocabulary", tuned | for_prepare);
   integer(vocab, {0, 1 << 30}, WEFT_FIELD(model.vocab));
-  vocab.shown_default = "what the data has";
+  vocab.shown_default = "what the data has; doctor: 50257";
   choice(t.add("block", "pre-norm|plain", "norm, mixer, norm, feed-forward with residuals; or the mixer alone", tuned),
          block_names, WEFT_FIELD(model.block));
   choice(t.add("norm", "layer|rms", "normalisation", tuned), norm_names, WEFT_FIELD(model.norm));
@@ -397,6 +397,9 @@ void apply_command_defaults(Options& options) {
     options.model.name = "demo";
     options.run.out = "out/demo";
     options.launch.ranks = 0;
+  } else if (options.command == "doctor") {
+    options.model.name = "gpt2";
+    options.model.vocab = 50257;
   } else if (options.command == "lens") {
     options.run.out = "out/lens";
   } else if (options.command == "prepare" || options.command == "export" || options.command == "import") {

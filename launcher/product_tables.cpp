@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <filesystem>
 #include <fstream>
 #include <sstream>
 
@@ -18,8 +19,22 @@
 namespace weft {
 namespace {
 
-// A step as training takes it; what it computes is worthless.
-void take_step(const Options& options, Session& session) {
+namespace fs = std::filesystem;
+
+ProductTable read_product_table(const fs::path& path) {
+  std::ifstream file(path);
+  std::ostringstream text;
+  if (!(text << file.rdbuf()))
+    fail_user("--gemm-table: {} cannot be read; a file of `weft doctor --tune FILE` would be right", path.string());
+  try {
+    return parse_product_table(text.str());
+  } catch (const Error& error) {
+    fail_user("--gemm-table: {}: {}; a file of `weft doctor --tune FILE` would be right", path.string(), error.what());
+  }
+}
+
+// A step as training takes it; what it computes is worthless. Returns how many sequences a rank takes at a time.
+std::int64_t take_step(const Options& options, Session& session) {
   check_layout(options.layout);
   const LmConfig config = make_lm_config(options.model, options.train.seq, options.model.vocab);
   const ShardingOptions sharding =
@@ -36,6 +51,7 @@ void take_step(const Options& options, Session& session) {
   const Sampler sampler({std::make_shared<RandomTokens>(tokens, config.vocab)}, {.seq = options.train.seq});
   TrainingStep training(session.worker(), *built, optimizer, sampler, step);
   training.run(1, 0, 0);
+  return step.micro_batch;
 }
 
 ProductTable gather_tables(Communicator& world, const ProductTable& own) {
@@ -45,7 +61,7 @@ ProductTable gather_tables(Communicator& world, const ProductTable& own) {
   return merge_product_tables(tables);
 }
 
-void say_what_was_found(const ProductTable& table, const std::string& path) {
+void say_what_was_found(const ProductTable& table, const Options& options, std::int64_t micro_batch, DType compute) {
   double us = 0, first_us = 0;
   int better = 0;
   for (const auto& [key, choice] : table.choices) {
@@ -53,28 +69,26 @@ void say_what_was_found(const ProductTable& table, const std::string& path) {
     first_us += choice.first_us;
     better += choice.algorithm != 0 ? 1 : 0;
   }
-  fmt::print(
-      "{}: {} products on {}; {} have a better algorithm than the first, all once take {:.2f} ms in place of {:.2f}\n",
-      path, table.choices.size(), table.device, better, us * 1e-3, first_us * 1e-3);
+  fmt::print("{}: {} products of {} ({} kinds of tokens, {} sequences of {} at a time, {}) on {}\n", options.run.tune,
+             table.choices.size(), options.model.name, options.model.vocab, micro_batch, options.train.seq,
+             name_of(compute), table.device);
+  fmt::print("{} have a better algorithm than the first; all once take {:.2f} ms in place of {:.2f}\n", better,
+             us * 1e-3, first_us * 1e-3);
 }
 
 }  // namespace
 
-ProductTable read_product_table(const std::filesystem::path& path) {
-  std::ifstream file(path);
-  std::ostringstream text;
-  if (!(text << file.rdbuf()))
-    fail_user("--gemm-table: {} cannot be read; a file of `weft doctor --tune FILE` would be right", path.string());
-  try {
-    return parse_product_table(text.str());
-  } catch (const Error& error) {
-    fail_user("--gemm-table: {}: {}; a file of `weft doctor --tune FILE` would be right", path.string(), error.what());
-  }
+ProductTable product_table_of_run(Communicator& world, const RunOptions& options) {
+  const std::string text = from_first_rank(world, [&]() -> std::string {
+    if (!options.gemm_table.empty()) return format_product_table(read_product_table(options.gemm_table));
+    const fs::path left = fs::path(options.out) / run_table_name;
+    std::error_code unseen;
+    return fs::exists(left, unseen) ? format_product_table(read_product_table(left)) : "";
+  });
+  return text.empty() ? ProductTable() : parse_product_table(text);
 }
 
 ExitStatus tune_products(const Options& options) {
-  if (options.model.vocab == 0)
-    fail_user("--vocab is missing: --tune needs to know how many kinds of tokens the data has (256 for bytes)");
   return with_ranks(options, [&](MpiRuntime& mpi, CommLog& log) {
     Session session(options, mpi, log);
     // Trying all algorithms of the first step takes longer than a step.
@@ -83,7 +97,7 @@ ExitStatus tune_products(const Options& options) {
       fail_user(
           "--tune: this rank computes on the CPU, whose products have one algorithm; --device cuda on a machine "
           "with a GPU would be right");
-    take_step(options, session);
+    const std::int64_t micro_batch = take_step(options, session);
     Device& device = session.engine().device();
     const ProductTable own = device.measured_products();
     if (own.choices.empty())
@@ -93,7 +107,7 @@ ExitStatus tune_products(const Options& options) {
       AtomicFile file(options.run.tune);
       file.write(format_product_table(table));
       file.commit();
-      say_what_was_found(table, options.run.tune);
+      say_what_was_found(table, options, micro_batch, session.compute());
     }
     return ExitStatus::done;
   });

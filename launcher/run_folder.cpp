@@ -64,10 +64,8 @@ void RunFolder::write_config(const Options& options) const {
   weft::write_config(options, (root_ / "config.cfg").string());
 }
 
-void RunFolder::keep_product_table(const std::filesystem::path& table) const {
-  const std::filesystem::path own = root_ / run_table_name;
-  std::error_code unseen;
-  if (!std::filesystem::equivalent(table, own, unseen)) copy_file_atomic(table, own);
+void RunFolder::keep_product_table(const ProductTable& table) const {
+  write_file_atomic(root_ / run_table_name, format_product_table(table));
 }
 
 double RunFolder::open_metrics(std::int64_t last_step) {

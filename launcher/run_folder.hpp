@@ -6,6 +6,7 @@
 #include <string>
 #include <string_view>
 
+#include "core/kernels/product_table.hpp"
 #include "launcher/metrics.hpp"
 #include "launcher/options.hpp"
 
@@ -31,7 +32,7 @@ class RunFolder {
 
   void write_config(const Options& options) const;
   /// The table of products that the run goes by, for the starts that resume it.
-  void keep_product_table(const std::filesystem::path& table) const;
+  void keep_product_table(const ProductTable& table) const;
   /// Opens metrics.jsonl for appending without rows of later steps than `last_step` (from before a resume) and a torn
   /// last row; 0 starts it anew. As long as later checkpoints stay, so do their rows: they stand aside, and the next
   /// start has them back unless drop_later_metrics() came. Returns the `seconds` of the last row kept.

@@ -8,13 +8,12 @@
 #include "core/tensor/tensor.hpp"
 #include "launcher/device_world.hpp"
 #include "launcher/devices.hpp"
-#include "launcher/product_tables.hpp"
 #include "launcher/ranks.hpp"
-#include "parallel/comm/agreement.hpp"
 
 namespace weft {
 
-Engine::Engine(const RunOptions& options, cpu::Isa isa) : device_(open_device(options, rank_environment(), isa)) {}
+Engine::Engine(const RunOptions& options, cpu::Isa isa, ProductTable products)
+    : device_(open_device(options, rank_environment(), isa, std::move(products))) {}
 
 DeviceTraits Engine::traits() { return {exec().device().kind, cpu::best_isa(), device_->facts().fast_bf16}; }
 
@@ -58,16 +57,15 @@ std::vector<double> Engine::time_product(DType dtype, std::int64_t size, std::si
   return seconds;
 }
 
-Session::Session(const Options& options, MpiRuntime& mpi, CommLog& log)
-    : mpi_(mpi), log_(log), engine_(options.run), compute_(agree(options.run)),
+Session::Session(const Options& options, MpiRuntime& mpi, CommLog& log, ProductTable products)
+    : mpi_(mpi), log_(log), products_(std::move(products)), engine_(options.run, cpu::best_isa(), products_),
+      compute_(agree(options.run)),
       device_world_(make_device_world(
           mpi.world(), engine_.device(), options.run,
           [&mpi, &log, command = options.command](const std::string& report) { fail_job(mpi, log, command, report); })),
       mesh_(device_world_ ? *device_world_ : mpi.world(), log,
             MeshSizes{static_cast<int>(options.layout.pp), static_cast<int>(options.layout.dp),
                       static_cast<int>(options.layout.sp), static_cast<int>(options.layout.tp)}) {
-  if (!options.run.gemm_table.empty())
-    check_same_on_all_ranks(world(), "product table", format_product_table(read_product_table(options.run.gemm_table)));
   if (main_rank())
     for (const std::string& warning : engine_.device().facts().warnings) log_warning("{}", warning);
 }

@@ -18,8 +18,8 @@ namespace weft {
 class Engine {
  public:
   /// Throws UserError when the device that was asked for is not there.
-  /// `isa`: the best CPU kernels to use.
-  explicit Engine(const RunOptions& options, cpu::Isa isa = cpu::best_isa());
+  /// `isa`: the best CPU kernels to use; `products`: algorithms of a GPU's products.
+  explicit Engine(const RunOptions& options, cpu::Isa isa = cpu::best_isa(), ProductTable products = {});
   explicit Engine(std::unique_ptr<Device> device) : device_(std::move(device)) {}
 
   Device& device() { return *device_; }
@@ -49,7 +49,8 @@ struct Worker {
 class Session {
  public:
   /// Throws UserError on a mesh that does not fit the ranks, and when ranks compute on different kinds of devices.
-  Session(const Options& options, MpiRuntime& mpi, CommLog& log);
+  /// `products`: algorithms of GPUs' products, the same on all ranks; those that it does not list go by a fixed rule.
+  Session(const Options& options, MpiRuntime& mpi, CommLog& log, ProductTable products = {});
 
   CommLog& log() { return log_; }
   MpiRuntime& mpi() { return mpi_; }
@@ -59,6 +60,7 @@ class Session {
   Worker worker() { return {engine_, mesh_, log_}; }
   /// What --dtype means: the same on all ranks.
   DType compute() const { return compute_; }
+  const ProductTable& products() const { return products_; }
   bool main_rank() const { return mpi_.rank() == 0; }
 
  private:
@@ -67,6 +69,7 @@ class Session {
 
   MpiRuntime& mpi_;
   CommLog& log_;
+  ProductTable products_;
   Engine engine_;
   DType compute_;
   std::unique_ptr<Communicator> device_world_;  ///< null: mpi_'s reaches the device's memory

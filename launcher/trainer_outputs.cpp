@@ -32,7 +32,7 @@ void Trainer::open_outputs() {
           "resume, would be right",
           options_.run.out);
     folder_->write_config(options_);
-    if (!options_.run.gemm_table.empty()) folder_->keep_product_table(options_.run.gemm_table);
+    if (!session_.products().device.empty()) folder_->keep_product_table(session_.products());
     seconds_before_ = folder_->open_metrics(state_.step);
     read_earlier_rows();
     return owes_validation_ ? "yes" : "";
@@ -64,7 +64,9 @@ void Trainer::read_earlier_rows() {
 
 std::string Trainer::describe_device() {
   const int ranks = session_.world().size();
-  return fmt::format("{} rank{} on {}", ranks, ranks == 1 ? "" : "s", session_.engine().description());
+  const std::string& products = session_.engine().device().facts().products;
+  return fmt::format("{} rank{} on {}{}{}", ranks, ranks == 1 ? "" : "s", session_.engine().description(),
+                     products.empty() ? "" : ", products by ", products);
 }
 
 void Trainer::report(const StepResult& result, double seconds, double lr, double exposed_ms) {

@@ -91,6 +91,11 @@ std::string CublasLtState::why_no_table() const {
                      version_text(api_.version()));
 }
 
+std::string CublasLtState::rule() const {
+  const std::size_t listed = options_.table.choices.size();
+  return listed == 0 ? "cuBLASLt's first proposals" : fmt::format("a table of {} measured algorithms", listed);
+}
+
 template <class Value>
 void CublasLtState::set(const Plan& plan, cublasLtMatmulDescAttributes_t attribute, Value value) const {
   api_.check(api_.set_product(plan.product.get(), attribute, &value, sizeof value), "cublasLtMatmulDescSetAttribute");
@@ -202,6 +207,8 @@ void CublasLtState::measure(Plan& way, const MatmulArgs& args, void* stream) {
   ProductChoice choice;
   for (std::size_t index = 0; index < way.proposals.size(); ++index) {
     way.chosen = index;
+    // The library may propose what it then does not take.
+    if (index > 0 && try_multiply(way, args, stream) == CUBLAS_STATUS_NOT_SUPPORTED) continue;
     const double us = 1e6 * options_.time([&] { multiply(way, args, stream); }, stream);
     if (index == 0) choice.first_us = us;
     if (index > 0 && us >= choice.us) continue;
@@ -213,12 +220,14 @@ void CublasLtState::measure(Plan& way, const MatmulArgs& args, void* stream) {
 }
 
 void CublasLtState::multiply(const Plan& way, const MatmulArgs& args, void* stream) const {
+  api_.check(try_multiply(way, args, stream), "cublasLtMatmul");
+}
+
+cublasStatus_t CublasLtState::try_multiply(const Plan& way, const MatmulArgs& args, void* stream) const {
   const float alpha = 1, beta = args.added ? 1 : 0;
-  api_.check(
-      api_.matmul(handle_.get(), way.product.get(), &alpha, args.b.data, way.a.get(), args.a.data, way.b.get(), &beta,
-                  addend_of(args).data, way.c.get(), args.out.data, way.d.get(), &way.proposals[way.chosen],
-                  args.workspace, cublaslt_workspace, static_cast<cudaStream_t>(stream)),
-      "cublasLtMatmul");
+  return api_.matmul(handle_.get(), way.product.get(), &alpha, args.b.data, way.a.get(), args.a.data, way.b.get(),
+                     &beta, addend_of(args).data, way.c.get(), args.out.data, way.d.get(), &way.proposals[way.chosen],
+                     args.workspace, cublaslt_workspace, static_cast<cudaStream_t>(stream));
 }
 
 }  // namespace weft::cuda

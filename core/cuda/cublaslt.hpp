@@ -77,6 +77,8 @@ class CublasLtState {
   const CublasLt& library() const { return api_; }
   /// Why the table is not used; empty if it is, or if there is none.
   std::string why_no_table() const;
+  /// The rule that algorithms go by, for people.
+  std::string rule() const;
   /// What was measured so far; without the device's name.
   const ProductTable& measured() const { return measured_; }
 
@@ -103,6 +105,7 @@ class CublasLtState {
   Layout layout(const ConstMatrix& matrix) const;
   void set_pointers(const Plan& plan, const MatmulArgs& args) const;
   void multiply(const Plan& plan, const MatmulArgs& args, void* stream) const;
+  cublasStatus_t try_multiply(const Plan& plan, const MatmulArgs& args, void* stream) const;
   void measure(Plan& plan, const MatmulArgs& args, void* stream);
   template <class Value>
   void set(const Plan& plan, cublasLtMatmulDescAttributes_t attribute, Value value) const;

@@ -206,6 +206,7 @@ class CudaDevice final : public Device {
     exec_ = make_queue(0);
     if (const std::string why = state_of(*exec_).products().why_no_table(); !why.empty())
       facts_.warnings.push_back("the table of products is not used: " + why);
+    facts_.products = state_of(*exec_).products().rule();
     for (const CudaState::LibraryUse& use : state_of(*exec_).libraries())
       facts_.libraries.push_back(
           fmt::format("{} by {}", use.purpose, use.used ? use.details : "Weft's own kernels: " + use.details));

@@ -40,6 +40,7 @@ struct DeviceFacts {
   std::size_t memory_bytes = 0;        ///< 0: the host's
   std::string pci;                     ///< "0000:41:00.0"; empty for the host
   std::int64_t product_size = 1024;    ///< edge of a square matrix product that keeps all of it busy
+  std::string products;                ///< the rule that matrix products' algorithms go by; empty: they have one
   std::vector<std::string> libraries;  ///< what its kernels call, with versions, and what is missing
   std::vector<std::string> warnings;   ///< what was asked for and is not done, each a line for people
 };

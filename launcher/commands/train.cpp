@@ -1,6 +1,4 @@
 // weft train
-#include <filesystem>
-
 #include "launcher/product_tables.hpp"
 #include "launcher/ranks.hpp"
 #include "launcher/signals.hpp"
@@ -8,14 +6,10 @@
 
 namespace weft {
 
-ExitStatus run_train(const Options& given) {
+ExitStatus run_train(const Options& options) {
   catch_stop_signals();
-  Options options = given;
-  const std::filesystem::path table = std::filesystem::path(options.run.out) / run_table_name;
-  std::error_code unseen;
-  if (options.run.gemm_table.empty() && std::filesystem::exists(table, unseen)) options.run.gemm_table = table.string();
   return with_ranks(options, [&](MpiRuntime& mpi, CommLog& log) {
-    Session session(options, mpi, log);
+    Session session(options, mpi, log, product_table_of_run(mpi.world(), options.run));
     return Trainer(options, session).run();
   });
 }

@@ -47,6 +47,10 @@ TEST_F(FiberDevice, KeepsTheTableOfProductsThatARunWasStartedWith) {
   EXPECT_EQ(refused.status, 2) << refused.err;
   EXPECT_THAT(refused.err, HasSubstr("--gemm-table: " + broken + ": line 5: found `1 2 x`"));
   EXPECT_FALSE(std::filesystem::exists(folder_ / "refused/config.cfg"));
+  // One reads it for all, and says once what is wrong.
+  const Outcome together = train("refused", "cuda", {"--gemm-table", broken}, 2);
+  EXPECT_EQ(together.status, 2) << together.err;
+  EXPECT_EQ(together.err.find("line 5"), together.err.rfind("line 5")) << together.err;
   ASSERT_EQ(train("run", "cuda", {"--gemm-table", table, "--steps", "4"}).status, 0);
   const std::string kept = folder_ / "run/gemm.table";
   std::ostringstream copied;
@@ -69,7 +73,9 @@ TEST_F(FiberDevice, HasNoAlgorithmsToTune) {
     EXPECT_EQ(outcome.status, 2) << outcome.err;
     EXPECT_THAT(outcome.err, HasSubstr("--tune: " + why));
   }
-  EXPECT_THAT(weft({"doctor", "--tune", folder_ / "table"}).err, HasSubstr("--vocab is missing"));
+  EXPECT_THAT(weft({"doctor", "--tune", folder_ / "nowhere/table"}).err,
+              HasSubstr("--tune: found `" + (folder_ / "nowhere/table") + "`, but " + (folder_ / "nowhere") +
+                        " is not a folder"));
   EXPECT_FALSE(std::filesystem::exists(folder_ / "table"));
 }
 

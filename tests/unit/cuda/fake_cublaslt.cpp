@@ -200,6 +200,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t product, co
   ++state.products;
   Algorithm algorithm;
   std::memcpy(&algorithm, algo, sizeof algorithm);
+  if (static_cast<int>(algorithm.index) == state.refused_algorithm) return CUBLAS_STATUS_NOT_SUPPORTED;
   state.last_algorithm = static_cast<int>(algorithm.index);
   const bool transpose_a = of(product).get<std::int32_t>(CUBLASLT_MATMUL_DESC_TRANSA, CUBLAS_OP_N) == CUBLAS_OP_T;
   const bool transpose_b = of(product).get<std::int32_t>(CUBLASLT_MATMUL_DESC_TRANSB, CUBLAS_OP_N) == CUBLAS_OP_T;

@@ -3,6 +3,7 @@
 
 #include <cmath>
 #include <cstring>
+#include <set>
 
 #include "core/base/philox.hpp"
 #include "core/cuda/cublaslt.hpp"
@@ -222,6 +223,95 @@ TEST_F(Matmul, ATableOfAnotherLibraryIsNotUsedAndSaysSo) {
   EXPECT_EQ(fake().last_algorithm, 0);
   EXPECT_NE(other.why_no_table().find("measured with cuBLASLt 12.8.0, and this is 13.0.0"), std::string::npos)
       << other.why_no_table();
+  EXPECT_EQ(other.rule(), "cuBLASLt's first proposals");
+  options.table.library = 130000;
+  EXPECT_EQ(CublasLtState(options).rule(), "a table of 1 measured algorithms");
+}
+
+// A listed algorithm may be taken where its key is equal: everything that a proposal depends on must make another key.
+TEST_F(Matmul, ProductsShareAKeyOnlyIfTheyDifferInAddressesAlone) {
+  struct Case {
+    Problem problem;
+    std::int64_t gap = 0, shift = 0;  // of each operand in turn
+    int operand = 0;
+  };
+  std::vector<Case> cases;
+  const auto bools = {false, true};
+  for (const bool transpose_a : bools)
+    for (const bool transpose_b : bools)
+      for (const auto& [dtype, out] :
+           {std::pair(DType::f32, DType::f32), std::pair(DType::bf16, DType::f32), std::pair(DType::bf16, DType::bf16)})
+        for (const bool bias : bools) {
+          Problem p{
+              .dtype = dtype, .out_dtype = out, .transpose_a = transpose_a, .transpose_b = transpose_b, .bias = bias};
+          for (const auto added : {Problem::nothing, Problem::itself, Problem::another}) {
+            p.added = added;
+            cases.push_back({p});
+          }
+          p.added = Problem::nothing;
+          p.gelu = true;
+          cases.push_back({p});
+          p.pre = true;
+          cases.push_back({p});
+          if (!bias && out == DType::f32) {
+            p.gelu = p.pre = false;
+            p.sums = true;
+            cases.push_back({p});
+          }
+        }
+  const Problem every{.dtype = DType::bf16, .out_dtype = DType::bf16, .bias = true, .gelu = true, .pre = true};
+  for (int operand = 0; operand < 4; ++operand) {
+    cases.push_back({every, 8, 0, operand});
+    for (const std::int64_t shift : {1, 2, 4, 8}) cases.push_back({every, 0, shift, operand});
+  }
+  const auto key = [](const Case& one) {
+    const Problem& p = one.problem;
+    const auto buffer = [&, next = 0](DType dtype, std::int64_t rows, std::int64_t cols) mutable {
+      const bool changed = next++ == one.operand;
+      return Buffer(dtype, rows, cols, cols + (changed ? one.gap : 0), changed ? one.shift : 0);
+    };
+    auto make = buffer;
+    const Buffer a = make(p.dtype, 128, 128), b = make(p.dtype, 128, 128), out = make(p.out_dtype, 128, 128),
+                 pre = make(p.out_dtype, 128, 128), other(p.out_dtype, 128, 128, 128), bias(p.out_dtype, 1, 128, 128);
+    MatmulArgs args;
+    args.a = a.matrix();
+    args.b = b.matrix();
+    args.transpose_a = p.transpose_a;
+    args.transpose_b = p.transpose_b;
+    args.out = out.matrix();
+    if (p.added != Problem::nothing) args.added = p.added == Problem::itself ? out.matrix() : other.matrix();
+    if (p.bias) args.bias = bias.matrix().data;
+    args.gelu = p.gelu;
+    if (p.pre) args.pre = pre.matrix();
+    if (p.sums) args.sums = static_cast<float*>(bias.matrix().data);
+    return cuda::key_of(args);
+  };
+  std::set<ProductKey> keys;
+  for (std::size_t i = 0; i < cases.size(); ++i) {
+    EXPECT_TRUE(keys.insert(key(cases[i])).second) << "case " << i << " has the key of another";
+    EXPECT_EQ(key(cases[i]), key(cases[i])) << "case " << i << " in other memory";
+  }
+}
+
+TEST_F(Matmul, AProposalThatTheLibraryThenRefusesIsNotMeasured) {
+  const Buffer a(DType::f32, 4, 8, 8), b(DType::f32, 8, 4, 4), out(DType::f32, 4, 4, 4);
+  MatmulArgs args;
+  args.a = a.matrix();
+  args.b = b.matrix();
+  args.out = out.matrix();
+  args.workspace = workspace().data();
+  CublasLtOptions options = fake_options();
+  options.time = [](const std::function<void()>& run, void*) {
+    run();
+    return 1e-6 * (3 - fake().last_algorithm);
+  };
+  fake().refused_algorithm = 2;
+  CublasLtState measuring(options);
+  measuring.run(args, nullptr);
+  EXPECT_EQ(fake().last_algorithm, 1);
+  EXPECT_EQ(measuring.measured().choices.at(cuda::key_of(args)).algorithm, 1);
+  fake().refused_algorithm = 0;
+  EXPECT_THROW(CublasLtState(options).run(args, nullptr), Error);
 }
 
 TEST_F(Matmul, TheFastestProposalIsMeasuredOnceAProduct) {
