@@ -2,9 +2,10 @@
 """Compares Weft's training on one GPU with PyTorch's on the same GPU, in one run.
 
 Both train the same GPT-2 style model in bf16 over random tokens, each with the micro-batch of --batches that is fastest for
-it; programs take turns, medians are over --repeats. PyTorch is eager and compiled, with fused attention, autocast and
-fused AdamW; where torch cannot be imported, Weft is measured alone. Prints a table: tokens/s, the part of the machine's
-measured bf16 matrix rate (causal attention counted as half), peak memory, and the part of the step in which no kernel ran.
+it; programs take turns, medians are over --repeats. Weft's products go by its fixed rule and, tuned, by algorithms that a
+step measured before. PyTorch is eager and compiled, with fused attention, autocast and fused AdamW; where torch cannot be
+imported, Weft is measured alone. Prints a table: tokens/s, the part of the machine's measured bf16 matrix rate (causal
+attention counted as half), peak memory, and the part of the step in which no kernel ran.
 
     python3 tests/benchmarks/compare_gpu.py --bench build/release/weft_bench_gpu_training --presets 124m 350m 1.5b
 
@@ -74,15 +75,14 @@ def run(options, command):
 
 
 class Weft:
-    name = "Weft"
-
-    def __init__(self, options, shape):
-        self.options, self.shape = options, shape
+    def __init__(self, options, shape, tuned=False):
+        self.options, self.shape, self.tuned = options, shape, tuned
+        self.name = "Weft, tuned" if tuned else "Weft"
 
     def run(self, batch, kernels=False):
         s, o = self.shape, self.options
         return run(o, [o.bench, s["layers"], s["d_model"], s["heads"], s["seq"], s["vocab"], batch, batch, "bf16",
-                       o.warmup, o.steps] + (["kernels"] if kernels else []))
+                       o.warmup, o.steps] + (["tuned"] if self.tuned else []) + (["kernels"] if kernels else []))
 
 
 class PyTorch:
@@ -114,14 +114,16 @@ def best_batch(program, batches):
 
 def measure_preset(options, preset):
     shape = PRESETS[preset]
-    programs = [Weft(options, shape)]
+    programs = [Weft(options, shape), Weft(options, shape, tuned=True)]
     if has_torch(options):
         programs += [PyTorch(options, shape, mode) for mode in options.modes]
     else:
         print("compare_gpu: torch cannot be imported; Weft is measured alone", file=sys.stderr)
     runs = {}
     try:
-        batches = {program.name: best_batch(program, options.batches or shape["batches"]) for program in programs}
+        tried = options.batches or shape["batches"]
+        batches = {program.name: best_batch(program, tried) for program in programs if program.name != "Weft, tuned"}
+        batches["Weft, tuned"] = batches["Weft"]
         runs = {program.name: [] for program in programs if batches[program.name] is not None}
         measured = [program for program in programs if program.name in runs]
         for repeat in range(options.repeats):

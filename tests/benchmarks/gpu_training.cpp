@@ -1,12 +1,15 @@
 // Training steps of a GPT-2 style model over random tokens, on the device that `--device cuda` takes, by one rank without
 // MPI's start. Prints one JSON line for compare_gpu.py.
-// Usage: weft_bench_gpu_training LAYERS D_MODEL HEADS SEQ VOCAB BATCH MICRO_BATCH f32|bf16 WARMUP STEPS [kernels]
-// With `kernels` it also sums the time of kernels by CUPTI, which slows steps down.
+// Usage: weft_bench_gpu_training LAYERS D_MODEL HEADS SEQ VOCAB BATCH MICRO_BATCH f32|bf16 WARMUP STEPS [tuned] [kernels]
+// `tuned`: products by the algorithms that a step measured before. `kernels`: also sums the time of kernels by CUPTI, which
+// slows steps down.
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <cstdlib>
 #include <nlohmann/json.hpp>
+#include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -25,7 +28,7 @@ struct Arguments {
   std::int64_t layers, d_model, heads, seq, vocab, batch, micro_batch;
   DType dtype;
   int warmup, steps;
-  bool kernels;
+  bool tuned = false, kernels = false;
 };
 
 // FLOP/s of large products of normal values, queued one behind the other: what other programs call the card's rate.
@@ -60,10 +63,71 @@ double matrix_rate(Device& device, DType dtype) {
   return best;
 }
 
-std::unique_ptr<Device> open_gpu() {
+enum class Products : std::uint8_t { taken, measured };
+
+std::unique_ptr<Device> open_gpu(Products products = Products::taken, ProductTable table = {}) {
   RunOptions options;
   options.device = DeviceChoice::cuda;
-  return open_device(options, rank_environment(), cpu::best_isa());
+  if (products == Products::measured) options.tune = "no file";
+  return open_device(options, rank_environment(), cpu::best_isa(), std::move(table));
+}
+
+/// All that trains, on one device.
+class Training {
+ public:
+  Training(std::unique_ptr<Device> device, const Arguments& a, StepReplay replay)
+      : engine_(std::move(device)), self_(make_self_communicator(log_, "self", 0, &engine_.device())),
+        mesh_(*self_, log_, {}), built_(build_model(config_of(a), mesh_)) {
+    ExecContext& exec = engine_.exec();
+    built_->store.allocate_values(exec);
+    built_->store.allocate_grads(exec);
+    built_->store.initialize(exec, 1);
+    optimizer_.emplace(AdamWSpec{}, built_->store, exec);
+    SamplerOptions order;
+    order.seq = a.seq;
+    sampler_.emplace(std::vector<std::shared_ptr<const TokenSource>>{std::make_shared<RandomTokens>(
+                         64 * a.batch * (a.seq + 1), a.vocab)},
+                     order);
+    StepOptions options;
+    options.batch = a.batch;
+    options.micro_batch = a.micro_batch;
+    options.seq = a.seq;
+    options.clip = 1;
+    options.compute = a.dtype;
+    options.replay = replay;
+    step_.emplace(Worker{engine_, mesh_, log_}, *built_, *optimizer_, *sampler_, options);
+  }
+
+  Device& device() { return engine_.device(); }
+  TrainingStep& step() { return *step_; }
+  std::int64_t parameters() const { return built_->store.global_numel(); }
+
+ private:
+  static LmConfig config_of(const Arguments& a) {
+    LmConfig config;
+    config.vocab = a.vocab;
+    config.layers = a.layers;
+    config.d_model = a.d_model;
+    config.heads = config.kv_heads = a.heads;
+    config.d_ff = 4 * a.d_model;
+    config.max_seq = a.seq;
+    return config;
+  }
+
+  Engine engine_;
+  CommLog log_;
+  std::unique_ptr<Communicator> self_;
+  Mesh mesh_;
+  std::unique_ptr<BuiltModel> built_;
+  std::optional<Optimizer> optimizer_;
+  std::optional<Sampler> sampler_;
+  std::optional<TrainingStep> step_;
+};
+
+ProductTable measure_products(const Arguments& a) {
+  Training training(open_gpu(Products::measured), a, StepReplay::off);
+  training.step().run(1, 0, 0);
+  return training.device().measured_products();
 }
 
 nlohmann::json run(const Arguments& a) {
@@ -74,35 +138,10 @@ nlohmann::json run(const Arguments& a) {
     f32_rate = matrix_rate(*device, DType::f32);
     bf16_rate = matrix_rate(*device, DType::bf16);
   }
-  Engine engine(open_gpu());
-  Device& device = engine.device();
-  ExecContext& exec = engine.exec();
-
-  CommLog log;
-  const auto self = make_self_communicator(log, "self", 0, &device);
-  Mesh mesh(*self, log, {});
-  LmConfig config;
-  config.vocab = a.vocab;
-  config.layers = a.layers;
-  config.d_model = a.d_model;
-  config.heads = config.kv_heads = a.heads;
-  config.d_ff = 4 * a.d_model;
-  config.max_seq = a.seq;
-  const auto built = build_model(config, mesh);
-  built->store.allocate_values(exec);
-  built->store.allocate_grads(exec);
-  built->store.initialize(exec, 1);
-  Optimizer optimizer(AdamWSpec{}, built->store, exec);
-  SamplerOptions order;
-  order.seq = a.seq;
-  const Sampler sampler({std::make_shared<RandomTokens>(64 * a.batch * (a.seq + 1), a.vocab)}, order);
-  StepOptions options;
-  options.batch = a.batch;
-  options.micro_batch = a.micro_batch;
-  options.seq = a.seq;
-  options.clip = 1;
-  options.compute = a.dtype;
-  TrainingStep step({engine, mesh, log}, *built, optimizer, sampler, options);
+  Training training(open_gpu(Products::taken, a.tuned ? measure_products(a) : ProductTable()), a,
+                    StepReplay::automatic);
+  Device& device = training.device();
+  TrainingStep& step = training.step();
 
   // One step ahead, as training does.
   constexpr double learning_rate = 3e-4;
@@ -136,7 +175,8 @@ nlohmann::json run(const Arguments& a) {
                            {"dtype", std::string(name_of(a.dtype))},
                            {"batch", a.batch},
                            {"micro_batch", a.micro_batch},
-                           {"parameters", built->store.global_numel()},
+                           {"products", device.facts().products},
+                           {"parameters", training.parameters()},
                            {"loss", loss},
                            {"step_ms", step_ms},
                            {"tokens_per_s", 1e3 * static_cast<double>(a.batch * a.seq * a.steps) / all_ms},
@@ -152,24 +192,28 @@ nlohmann::json run(const Arguments& a) {
 }  // namespace weft
 
 int main(int count, char** arguments) {
-  if (count != 11 && count != 12) {
+  if (count < 11) {
     fmt::print(stderr,
                "usage: weft_bench_gpu_training LAYERS D_MODEL HEADS SEQ VOCAB BATCH MICRO_BATCH f32|bf16 WARMUP STEPS "
-               "[kernels]\n");
+               "[tuned] [kernels]\n");
     return 2;
   }
   const auto number = [&](int i) { return std::int64_t{std::atoll(arguments[i])}; };
-  const weft::Arguments a = {number(1),
-                             number(2),
-                             number(3),
-                             number(4),
-                             number(5),
-                             number(6),
-                             number(7),
-                             std::string(arguments[8]) == "f32" ? weft::DType::f32 : weft::DType::bf16,
-                             static_cast<int>(number(9)),
-                             static_cast<int>(number(10)),
-                             count == 12};
+  const auto asks = [words = std::span(arguments + 11, arguments + count)](std::string_view word) {
+    return std::ranges::find(words, word) != words.end();
+  };
+  const weft::Arguments a = {.layers = number(1),
+                             .d_model = number(2),
+                             .heads = number(3),
+                             .seq = number(4),
+                             .vocab = number(5),
+                             .batch = number(6),
+                             .micro_batch = number(7),
+                             .dtype = std::string(arguments[8]) == "f32" ? weft::DType::f32 : weft::DType::bf16,
+                             .warmup = static_cast<int>(number(9)),
+                             .steps = static_cast<int>(number(10)),
+                             .tuned = asks("tuned"),
+                             .kernels = asks("kernels")};
   try {
     fmt::print("{}\n", weft::run(a).dump());
   } catch (const std::exception& error) {
