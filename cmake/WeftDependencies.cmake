@@ -1,5 +1,6 @@
 # Debian 12's packages are the baseline. What is missing is fetched at a pinned version (WEFT_FETCH, for clusters without
-# root or apt); MPI alone must be there, and sentencepiece may be missing (then there are no subword tokenizers).
+# root or apt); MPI must be there, or left out (WEFT_MPI), as oneDNN may be (WEFT_DNNL) where its bf16 products are not
+# wanted. sentencepiece may be missing (then there are no subword tokenizers).
 include_guard()
 include(FetchContent)
 include(ExternalProject)
@@ -9,7 +10,21 @@ set(WEFT_ARCHIVES "" CACHE PATH "Folder of NAME-FILE archives that are taken in 
 
 find_package(OpenMP REQUIRED COMPONENTS CXX)
 find_package(Threads REQUIRED)
-find_package(MPI REQUIRED COMPONENTS C)
+
+set(WEFT_MPI ON CACHE STRING "Ranks by MPI: ON, OFF (one rank alone), or AUTO where MPI is found")
+set(WEFT_DNNL ON CACHE STRING "bf16 products by oneDNN on processors with bf16 units: ON, OFF, or AUTO where it is found")
+set_property(CACHE WEFT_MPI WEFT_DNNL PROPERTY STRINGS AUTO ON OFF)
+set(WEFT_HAS_MPI OFF)
+if(WEFT_MPI STREQUAL "AUTO")
+  find_package(MPI QUIET COMPONENTS C)
+elseif(WEFT_MPI)
+  find_package(MPI REQUIRED COMPONENTS C)
+endif()
+if(TARGET MPI::MPI_C)
+  set(WEFT_HAS_MPI ON)
+else()
+  message(STATUS "MPI is left out: Weft is built for one rank")
+endif()
 
 # weft_archive(OUT NAME url): the archive in WEFT_ARCHIVES where it lies there, else the address.
 function(weft_archive out name url)
@@ -49,7 +64,11 @@ set(BOOST_ENABLE_CMAKE ON CACHE INTERNAL "")
 weft_dependency(fmt URL https://github.com/fmtlib/fmt/archive/refs/tags/9.1.0.tar.gz)
 weft_dependency(spdlog URL https://github.com/gabime/spdlog/archive/refs/tags/v1.11.0.tar.gz)
 weft_dependency(nlohmann_json URL https://github.com/nlohmann/json/archive/refs/tags/v3.11.2.tar.gz)
-weft_dependency(dnnl URL https://github.com/oneapi-src/oneDNN/archive/refs/tags/v2.7.5.tar.gz FIND CONFIG)
+if(WEFT_DNNL STREQUAL "AUTO")
+  find_package(dnnl QUIET CONFIG)
+elseif(WEFT_DNNL)
+  weft_dependency(dnnl URL https://github.com/oneapi-src/oneDNN/archive/refs/tags/v2.7.5.tar.gz FIND CONFIG)
+endif()
 weft_dependency(Boost URL https://github.com/boostorg/boost/releases/download/boost-1.84.0/boost-1.84.0.tar.xz
   FIND COMPONENTS program_options iostreams)
 if(WEFT_TESTS)
@@ -60,6 +79,12 @@ if(WEFT_TESTS)
 endif()
 if(TARGET dnnl AND NOT TARGET DNNL::dnnl)
   add_library(DNNL::dnnl ALIAS dnnl)
+endif()
+set(WEFT_HAS_DNNL OFF)
+if(TARGET DNNL::dnnl)
+  set(WEFT_HAS_DNNL ON)
+else()
+  message(STATUS "oneDNN is left out: the CPU's bf16 products are vector kernels")
 endif()
 
 find_package(PkgConfig)

@@ -84,7 +84,16 @@ void say_error(std::string_view command, std::string_view message) {
 }
 
 ExitStatus with_ranks(const Options& options, const std::function<ExitStatus(MpiRuntime&, CommLog&)>& body) {
-  bind_this_rank(rank_environment());
+  const RankEnvironment self = rank_environment();
+  if (self.size > 1 && mpi_library().empty()) {
+    if (self.rank == 0)
+      say_error(options.command,
+                fmt::format("found {} ranks of {}, but this build has no MPI: one rank, or a build with "
+                            "WEFT_MPI=ON, would be right",
+                            self.size, self.starter));
+    return ExitStatus::user_error;
+  }
+  bind_this_rank(self);
   catch_stop_signals();
   // A write beyond the size limit then fails like one to a full disk.
   ::signal(SIGXFSZ, SIG_IGN);
@@ -102,7 +111,6 @@ ExitStatus with_ranks(const Options& options, const std::function<ExitStatus(Mpi
   };
   const double start_seconds = start_factor * options.run.timeout;
   std::optional<StartWatch> watch(std::in_place, start_seconds, [&] {
-    const RankEnvironment self = rank_environment();
     const std::vector<StartingRank> ranks = starting_ranks(self);
     if (speaks_for_host(self, ranks))
       say_error(options.command, fmt::format("rank {}: not all ranks came up within {} s: {}", self.rank, start_seconds,

@@ -5,8 +5,8 @@
 #             [--part ops|links|models|sanitize|bench|all]... [--seconds N] [--quick]
 # --prebuilt   an unpacked pack.sh archive
 # --build      where to build from sources (build/gpu)
-# --deps       Debian packages unpacked there (dpkg -x) are used in place of installed ones: Open MPI, oneDNN and the others;
-#              without MPI's start one rank runs, on the GPU
+# --deps       Debian packages unpacked there (dpkg -x) are used in place of installed ones. Open MPI and oneDNN may be among
+#              them or be absent: one rank runs, on the GPU
 # --part       what to run; all by default: every operation against its float64 oracle, NCCL in a group of one, every model
 #              against the CPU, memory and race checks of operations, training speed beside PyTorch's where torch can be imported
 # --seconds    all of it ends by then (530)
@@ -108,12 +108,13 @@ architecture() {
 # What CMake and the linker need to find unpacked packages, in `unpacked` and the environment.
 unpacked=()
 use_unpacked() {
-  local libraries
+  local libraries mpi
   libraries=$(echo "$deps"/usr/lib/*-linux-gnu)
   unpacked=(-DCMAKE_PREFIX_PATH="$deps/usr" -DCMAKE_EXE_LINKER_FLAGS="-Wl,-rpath-link,$libraries"
-    -DCMAKE_SHARED_LINKER_FLAGS="-Wl,-rpath-link,$libraries" -DMPI_SKIP_COMPILER_WRAPPER=ON
-    -DMPI_C_HEADER_DIR="$libraries/openmpi/include" -DMPI_C_LIB_NAMES=mpi
-    -DMPI_mpi_LIBRARY="$(ls "$libraries"/libmpi.so.[0-9]* | head -1)")
+    -DCMAKE_SHARED_LINKER_FLAGS="-Wl,-rpath-link,$libraries" -DMPI_SKIP_COMPILER_WRAPPER=ON)
+  for mpi in "$libraries"/libmpi.so.[0-9]*; do
+    [ ! -e "$mpi" ] || unpacked+=(-DMPI_C_HEADER_DIR="$libraries/openmpi/include" -DMPI_C_LIB_NAMES=mpi -DMPI_mpi_LIBRARY="$mpi")
+  done
   export PKG_CONFIG_SYSROOT_DIR=$deps PKG_CONFIG_PATH=$libraries/pkgconfig:$deps/usr/share/pkgconfig
   export CPATH=$deps/usr/include:$deps/usr/include/$(basename "$libraries")${CPATH:+:$CPATH}
   export LD_LIBRARY_PATH=$libraries${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
@@ -128,7 +129,8 @@ build_programs() {
   [ -z "$deps" ] || use_unpacked
   step configure 120 cmake -S "$source" -B "$build" "${generator[@]}" "${unpacked[@]}" -DCMAKE_BUILD_TYPE=Release \
     -DCMAKE_CXX_FLAGS_RELEASE="-O2 -DNDEBUG" \
-    -DWEFT_CUDA=ON -DCMAKE_CUDA_COMPILER="$nvcc" -DWEFT_CUDA_ARCHITECTURES="$(architecture)" -DWEFT_FETCH=OFF || return
+    -DWEFT_CUDA=ON -DCMAKE_CUDA_COMPILER="$nvcc" -DWEFT_CUDA_ARCHITECTURES="$(architecture)" -DWEFT_FETCH=OFF \
+    -DWEFT_MPI=AUTO -DWEFT_DNNL=AUTO || return
   step build $((seconds * 2 / 3)) cmake --build "$build" --parallel "$(nproc)" --target weft weft_cuda weft_gpu_test weft_bench_gpu_training
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <string_view>
 
 #include "core/kernels/table.hpp"
@@ -20,6 +21,9 @@ Isa best_isa();
 
 /// Whether this processor multiplies bf16 (AVX512_BF16 or AMX), so that bf16 is worth computing in.
 bool has_bf16();
+
+/// oneDNN's version. Empty: this build has none (WEFT_DNNL), and the vector kernels compute all products.
+std::string dnnl_library();
 
 /// Binds every slot. Throws Error if the hash is not this build's or the processor lacks the instruction set.
 void bind(KernelTable& table, std::uint64_t abi_hash, Isa isa);

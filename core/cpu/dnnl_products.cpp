@@ -7,6 +7,8 @@
 #include <map>
 #include <unordered_map>
 
+#include "core/cpu/backend.hpp"
+#include "core/cpu/dnnl_steps.hpp"
 #include "core/cpu/dnnl_threads.hpp"
 
 namespace weft::cpu {
@@ -73,9 +75,8 @@ struct Plan {
   std::size_t scratchpad = 0;  ///< the largest of the three
 };
 
-}  // namespace
-
-struct DnnlProducts::Impl {
+/// Made once a shape.
+struct Primitives {
   using Key = std::array<std::int64_t, 14>;
   // Decoding and odd last batches bring new shapes; beyond this many all are made again.
   static constexpr std::size_t most_plans = 256;
@@ -223,10 +224,22 @@ struct DnnlProducts::Impl {
   }
 };
 
-DnnlProducts::DnnlProducts() : impl_(std::make_unique<Impl>()) {}
-DnnlProducts::~DnnlProducts() = default;
+class ByDnnl final : public DnnlProducts {
+ public:
+  bool takes(const Product& product) const override;
+  std::size_t scratch(const Product& product, int threads) override;
+  void run(ExecContext& exec, const Product& product, void* scratch) override;
+  void narrow(const float* from, std::int64_t stride, std::int64_t rows, std::int64_t cols, void* to,
+              int threads) override;
+  std::unique_ptr<StepProduct> steps(const StepShape& shape, std::int64_t steps, int threads) const override {
+    return make_dnnl_steps(shape, steps, threads);
+  }
 
-bool DnnlProducts::takes(const Product& p) {
+ private:
+  Primitives primitives_;
+};
+
+bool ByDnnl::takes(const Product& p) const {
   if (p.a.elem != Elem::bf16) return false;
   if (is_weight_gradient(p))
     return p.b.elem == Elem::bf16 && p.a.stride == p.shape.m && p.b.stride == p.shape.n && p.output.stride == p.shape.n;
@@ -234,9 +247,9 @@ bool DnnlProducts::takes(const Product& p) {
   return p.weight != nullptr && dense_gelu;
 }
 
-std::size_t DnnlProducts::scratch(const Product& p, int threads) {
+std::size_t ByDnnl::scratch(const Product& p, int threads) {
   const DnnlThreads count(threads);
-  const Plan& plan = impl_->plan_of(p, threads);
+  const Plan& plan = primitives_.plan_of(p, threads);
   std::size_t room = 0;
   if (p.weight && !p.weight->pack) room += padded(plan.packed.get_size());
   if (is_weight_gradient(p)) {
@@ -246,9 +259,9 @@ std::size_t DnnlProducts::scratch(const Product& p, int threads) {
   return room + plan.scratchpad;
 }
 
-void DnnlProducts::run(ExecContext& exec, const Product& p, void* scratch) {
+void ByDnnl::run(ExecContext& exec, const Product& p, void* scratch) {
   const DnnlThreads count(exec.threads());
-  const Plan& plan = impl_->plan_of(p, exec.threads());
+  const Plan& plan = primitives_.plan_of(p, exec.threads());
   char* room = static_cast<char*>(scratch);
   const auto take = [&room](std::size_t bytes) {
     char* taken = room;
@@ -259,44 +272,64 @@ void DnnlProducts::run(ExecContext& exec, const Product& p, void* scratch) {
   if (is_weight_gradient(p)) {
     void* out = p.output.residual ? take(plan.out.get_size()) : p.output.out;
     auto* sums = reinterpret_cast<float*>(p.a.column_sums ? take(plan.bias.get_size()) : nullptr);
-    arguments = {{DNNL_ARG_SRC, impl_->wrap(plan.b, p.b.data)},
-                 {DNNL_ARG_DIFF_DST, impl_->wrap(plan.a, p.a.data)},
-                 {DNNL_ARG_DIFF_WEIGHTS, impl_->wrap(plan.out, out)}};
-    if (sums) arguments.emplace(DNNL_ARG_DIFF_BIAS, impl_->wrap(plan.bias, sums));
-    impl_->execute(plan.product, arguments, plan, room);
+    arguments = {{DNNL_ARG_SRC, primitives_.wrap(plan.b, p.b.data)},
+                 {DNNL_ARG_DIFF_DST, primitives_.wrap(plan.a, p.a.data)},
+                 {DNNL_ARG_DIFF_WEIGHTS, primitives_.wrap(plan.out, out)}};
+    if (sums) arguments.emplace(DNNL_ARG_DIFF_BIAS, primitives_.wrap(plan.bias, sums));
+    primitives_.execute(plan.product, arguments, plan, room);
     for (std::int64_t i = 0; sums && i < p.shape.m; ++i) p.a.column_sums[i] += sums[i];
     if (p.output.residual) {
-      const memory total = impl_->wrap(plan.out, p.output.out);
-      impl_->execute(plan.after,
-                     {{DNNL_ARG_SRC_0, total}, {DNNL_ARG_SRC_1, impl_->wrap(plan.out, out)}, {DNNL_ARG_DST, total}},
-                     plan, room);
+      const memory total = primitives_.wrap(plan.out, p.output.out);
+      primitives_.execute(
+          plan.after,
+          {{DNNL_ARG_SRC_0, total}, {DNNL_ARG_SRC_1, primitives_.wrap(plan.out, out)}, {DNNL_ARG_DST, total}}, plan,
+          room);
     }
     return;
   }
   char* weight_room = p.weight->pack ? nullptr : take(plan.packed.get_size());
-  const void* weight = impl_->packed_weight(exec, p, plan, weight_room, room);
+  const void* weight = primitives_.packed_weight(exec, p, plan, weight_room, room);
   const bool after_pre = p.output.gelu && p.output.pre;
-  const memory target = impl_->wrap(plan.out, after_pre ? p.output.pre : p.output.out);
-  arguments = {{DNNL_ARG_SRC, impl_->wrap(plan.a, p.a.data)},
-               {DNNL_ARG_WEIGHTS, impl_->wrap(plan.b, weight)},
+  const memory target = primitives_.wrap(plan.out, after_pre ? p.output.pre : p.output.out);
+  arguments = {{DNNL_ARG_SRC, primitives_.wrap(plan.a, p.a.data)},
+               {DNNL_ARG_WEIGHTS, primitives_.wrap(plan.b, weight)},
                {DNNL_ARG_DST, target}};
-  if (p.output.bias) arguments.emplace(DNNL_ARG_BIAS, impl_->wrap(plan.bias, p.output.bias));
+  if (p.output.bias) arguments.emplace(DNNL_ARG_BIAS, primitives_.wrap(plan.bias, p.output.bias));
   if (residual_kind(p.output) == ResidualKind::other)
     arguments.emplace(DNNL_ARG_ATTR_MULTIPLE_POST_OP(p.output.gelu && !after_pre ? 1 : 0) | DNNL_ARG_SRC_1,
-                      impl_->wrap(plan.residual, p.output.residual));
-  impl_->execute(plan.product, arguments, plan, room);
+                      primitives_.wrap(plan.residual, p.output.residual));
+  primitives_.execute(plan.product, arguments, plan, room);
   if (after_pre)
-    impl_->execute(plan.after, {{DNNL_ARG_SRC, target}, {DNNL_ARG_DST, impl_->wrap(plan.out, p.output.out)}}, plan,
-                   room);
+    primitives_.execute(plan.after, {{DNNL_ARG_SRC, target}, {DNNL_ARG_DST, primitives_.wrap(plan.out, p.output.out)}},
+                        plan, room);
 }
 
-void DnnlProducts::narrow(const float* from, std::int64_t stride, std::int64_t rows, std::int64_t cols, void* to,
-                          int threads) {
+void ByDnnl::narrow(const float* from, std::int64_t stride, std::int64_t rows, std::int64_t cols, void* to,
+                    int threads) {
   const DnnlThreads count(threads);
-  memory source = impl_->wrap(Desc({rows, cols}, Type::f32, {stride, 1}), from);
-  memory target = impl_->wrap(Desc({rows, cols}, Type::bf16, {cols, 1}), to);
-  dnnl::reorder(source, target).execute(impl_->stream, source, target);
-  impl_->stream.wait();
+  memory source = primitives_.wrap(Desc({rows, cols}, Type::f32, {stride, 1}), from);
+  memory target = primitives_.wrap(Desc({rows, cols}, Type::bf16, {cols, 1}), to);
+  dnnl::reorder(source, target).execute(primitives_.stream, source, target);
+  primitives_.stream.wait();
+}
+
+}  // namespace
+
+std::unique_ptr<DnnlProducts> make_dnnl_products() { return std::make_unique<ByDnnl>(); }
+
+bool prefers_dnnl() {
+  const auto isa = static_cast<unsigned>(dnnl::get_effective_cpu_isa());
+  const auto has = [isa](dnnl::cpu_isa wanted) {
+    return (isa & static_cast<unsigned>(wanted)) == static_cast<unsigned>(wanted);
+  };
+  const bool tiles = has(dnnl::cpu_isa::avx512_core_amx);
+  const bool fast_dot = has(dnnl::cpu_isa::avx512_core_bf16) && __builtin_cpu_is("amd");
+  return tiles || fast_dot;
+}
+
+std::string dnnl_library() {
+  const dnnl_version_t* version = dnnl_version();
+  return fmt::format("{}.{}.{}", version->major, version->minor, version->patch);
 }
 
 }  // namespace weft::cpu

@@ -1,10 +1,11 @@
-// bf16 matrix products by oneDNN, for processors with bf16 units. Primitives are made once a shape; the weight is kept
-// in the blocked layout that oneDNN asks for, one copy for each direction, made again when its version moves on.
+// bf16 matrix products by oneDNN, for processors with bf16 units. dnnl_absent.cpp stands in where the build has no oneDNN.
 #pragma once
 #include <cstddef>
 #include <memory>
+#include <string>
 
 #include "core/cpu/linear_product.hpp"
+#include "core/cpu/step_product.hpp"
 #include "core/kernels/linear.hpp"
 
 namespace weft::cpu {
@@ -20,20 +21,26 @@ struct Product {
 
 class DnnlProducts {
  public:
-  DnnlProducts();
-  ~DnnlProducts();
+  virtual ~DnnlProducts() = default;
 
   /// Whether `run` takes it; what it does not take (gaps between rows of a weight gradient) the vector kernels do.
-  static bool takes(const Product& product);
+  virtual bool takes(const Product& product) const = 0;
   /// Bytes of 64-byte aligned scratch that `run` wants.
-  std::size_t scratch(const Product& product, int threads);
-  void run(ExecContext& exec, const Product& product, void* scratch);
+  virtual std::size_t scratch(const Product& product, int threads) = 0;
+  virtual void run(ExecContext& exec, const Product& product, void* scratch) = 0;
   /// Dense bf16 rows from f32 rows `stride` apart.
-  void narrow(const float* from, std::int64_t stride, std::int64_t rows, std::int64_t cols, void* to, int threads);
-
- private:
-  struct Impl;
-  std::unique_ptr<Impl> impl_;
+  virtual void narrow(const float* from, std::int64_t stride, std::int64_t rows, std::int64_t cols, void* to,
+                      int threads) = 0;
+  /// The products of a recurrence's steps, in the activations' dtype.
+  virtual std::unique_ptr<StepProduct> steps(const StepShape& shape, std::int64_t steps, int threads) const = 0;
 };
+
+/// Primitives are made once a shape; the weight is kept in the blocked layout that oneDNN asks for, one copy for each
+/// direction, made again when its version moves on. Throws Error where this build has no oneDNN.
+std::unique_ptr<DnnlProducts> make_dnnl_products();
+
+/// Whether they are faster than the vector kernels: where the processor has tiles for bf16 (AMX), or a bf16 dot product that is
+/// faster than its f32 multiply-add (AMD, where Intel's have at most the same rate).
+bool prefers_dnnl();
 
 }  // namespace weft::cpu

@@ -24,7 +24,7 @@ std::unique_ptr<StepProduct> make_steps(const RecurrentTables& tables, ExecConte
                                         StepDirection direction, Elem elem) {
   const StepShape shape{direction, sizes.batch, sizes.hidden, sizes.gates, elem};
   auto* state = dynamic_cast<CpuState*>(exec.backend.get());
-  if (elem == Elem::bf16 && state && state->dnnl()) return make_dnnl_steps(shape, sizes.steps, exec.threads());
+  if (elem == Elem::bf16 && state && state->dnnl()) return state->dnnl()->steps(shape, sizes.steps, exec.threads());
   return make_tile_steps(tables.matrix, shape, sizes.steps, exec.threads());
 }
 

@@ -4,23 +4,22 @@
 #include <memory>
 
 #include "core/cpu/backend.hpp"
+#include "core/cpu/dnnl_products.hpp"
 
 namespace weft::cpu {
-
-class DnnlProducts;
 
 /// Who multiplies bf16 matrices. `vector` widens them to f32 while packing; `dnnl` keeps them for the processor's bf16
 /// units, with weights packed once a version.
 enum class Bf16Products : std::uint8_t { vector, dnnl };
 
-/// The faster on this processor: oneDNN where it has tiles for bf16 (AMX), or a bf16 dot product that is faster than its
-/// f32 multiply-add (AMD, where Intel's have at most the same rate).
+/// The faster on this processor.
 Bf16Products best_bf16_products();
 
 class CpuState final : public BackendState {
  public:
-  explicit CpuState(Bf16Products bf16);
-  ~CpuState() override;
+  explicit CpuState(Bf16Products bf16) {
+    if (bf16 == Bf16Products::dnnl) dnnl_ = make_dnnl_products();
+  }
   /// Null for Bf16Products::vector.
   DnnlProducts* dnnl() { return dnnl_.get(); }
 

@@ -77,9 +77,6 @@ class StepProduct {
 std::unique_ptr<StepProduct> make_tile_steps(const MatrixKernels& kernels, const StepShape& shape, std::int64_t steps,
                                              int threads);
 
-/// By oneDNN in the activations' dtype, one primitive a part.
-std::unique_ptr<StepProduct> make_dnnl_steps(const StepShape& shape, std::int64_t steps, int threads);
-
 /// Memory of an allocator.
 class StepBuffer {
  public:

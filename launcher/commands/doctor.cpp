@@ -1,10 +1,7 @@
 // weft doctor: what this machine has, where ranks sit, what is wrong, and how fast it is.
 #include "launcher/doctor.hpp"
 
-#include <dnnl.h>
 #include <fmt/format.h>
-#define OMPI_SKIP_MPICXX 1
-#include <mpi.h>
 
 #include <algorithm>
 #include <cstring>
@@ -25,20 +22,12 @@ namespace {
 
 using nlohmann::json;
 
-std::string mpi_version() {
-  char text[MPI_MAX_LIBRARY_VERSION_STRING] = {};
-  int length = 0;
-  MPI_Get_library_version(text, &length);
-  const std::string all(text, static_cast<std::size_t>(std::max(0, length)));
-  return all.substr(0, all.find_first_of(",\n"));
-}
-
 json versions() {
-  const dnnl_version_t* dnnl = dnnl_version();
+  const auto named = [](const std::string& library) { return library.empty() ? json() : json(library); };
   return {{"weft", WEFT_VERSION},
           {"compiler", "g++ " __VERSION__},
-          {"mpi", mpi_version()},
-          {"onednn", fmt::format("{}.{}.{}", dnnl->major, dnnl->minor, dnnl->patch)},
+          {"mpi", named(mpi_library())},
+          {"onednn", named(cpu::dnnl_library())},
           {"kernels", cpu::name_of(cpu::best_isa())}};
 }
 
@@ -103,8 +92,11 @@ void print_text(const HostFacts& host, const std::vector<RankFacts>& ranks, bool
   fmt::print("Versions\n");
   row("weft", version["weft"]);
   row("compiler", version["compiler"]);
-  row("MPI", version["mpi"]);
-  row("oneDNN", version["onednn"]);
+  const auto library = [&](const char* name, const json& found, const char* otherwise) {
+    row(name, found.is_null() ? otherwise : found.get<std::string>());
+  };
+  library("MPI", version["mpi"], "none: one rank");
+  library("oneDNN", version["onednn"], "none: bf16 products by vector kernels");
   fmt::print("\nHost {}\n", host.host);
   const Topology& topology = host.topology;
   row("processor", topology.cpu_model);

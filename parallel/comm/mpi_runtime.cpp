@@ -3,6 +3,7 @@
 #include <mpi.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 #include <numeric>
@@ -71,6 +72,14 @@ class MpiRuntime::Impl {
   bool someone_lost = false;
   std::uint64_t agreements = 0;
 };
+
+std::string mpi_library() {
+  char text[MPI_MAX_LIBRARY_VERSION_STRING] = {};
+  int length = 0;
+  MPI_Get_library_version(text, &length);
+  const std::string all(text, static_cast<std::size_t>(std::max(0, length)));
+  return all.substr(0, all.find_first_of(",\n"));
+}
 
 MpiRuntime::MpiRuntime(int& argc, char**& argv, CommLog& log, MpiOptions options) {
   int level = 0;

@@ -32,6 +32,9 @@ struct MpiOptions {
   std::function<void(const std::string& report)> on_failure;
 };
 
+/// Name and version of the MPI library. Empty: this build has none (WEFT_MPI), and every process is a rank alone.
+std::string mpi_library();
+
 class MpiRuntime {
  public:
   /// Initialises MPI. Throws Error if MPI gives no thread support.

@@ -394,7 +394,8 @@ std::vector<Case> cases() {
       for (int threads : {1, 3}) all.push_back({cpu::Isa::v4, dtype, threads});
   }
   // oneDNN computes in bf16 wherever there is AVX-512.
-  if (cpu::best_isa() == cpu::Isa::v4) all.push_back({cpu::Isa::v4, DType::bf16, 2, cpu::Bf16Products::dnnl});
+  if (cpu::best_isa() == cpu::Isa::v4 && !cpu::dnnl_library().empty())
+    all.push_back({cpu::Isa::v4, DType::bf16, 2, cpu::Bf16Products::dnnl});
   return all;
 }
 

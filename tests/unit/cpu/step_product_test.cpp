@@ -6,7 +6,7 @@
 
 #include "core/base/philox.hpp"
 #include "core/cpu/backend.hpp"
-#include "core/cpu/step_product.hpp"
+#include "core/cpu/dnnl_products.hpp"
 #include "core/tensor/caching_allocator.hpp"
 
 namespace weft::cpu {
@@ -30,6 +30,7 @@ std::vector<Case> cases() {
     all.push_back({std::string("tiles_f32_") + name, Engine::tiles, Elem::f32, isa});
     all.push_back({std::string("tiles_bf16_") + name, Engine::tiles, Elem::bf16, isa});
   }
+  if (dnnl_library().empty()) return all;
   all.push_back({"dnnl_f32", Engine::dnnl, Elem::f32});
   if (best_isa() == Isa::v4) all.push_back({"dnnl_bf16", Engine::dnnl, Elem::bf16});
   return all;
@@ -53,7 +54,7 @@ class StepProducts : public testing::TestWithParam<Case> {
   }
 
   std::unique_ptr<StepProduct> make(const StepShape& shape, std::int64_t steps, int threads) const {
-    if (GetParam().engine == Engine::dnnl) return make_dnnl_steps(shape, steps, threads);
+    if (GetParam().engine == Engine::dnnl) return make_dnnl_products()->steps(shape, steps, threads);
     return make_tile_steps(matrix_of(GetParam().isa), shape, steps, threads);
   }
 

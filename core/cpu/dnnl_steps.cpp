@@ -1,5 +1,7 @@
 // Step products by oneDNN, for processors with bf16 units. Each part multiplies by its own share of R, packed in the
 // layout that oneDNN asks for, with a primitive made for one thread.
+#include "core/cpu/dnnl_steps.hpp"
+
 #include <algorithm>
 #include <array>
 #include <cstring>
@@ -8,7 +10,6 @@
 #include <vector>
 
 #include "core/cpu/dnnl_threads.hpp"
-#include "core/cpu/step_product.hpp"
 
 namespace weft::cpu {
 
