@@ -1,20 +1,19 @@
 #!/usr/bin/env bash
 # Packs what verify.sh needs on a machine that has a GPU, a driver and neither Weft's libraries nor a compiler:
-#   cluster/gpu/pack.sh BUILD_FOLDER OUTPUT.tar.xz [CUDA_MODULE]
+#   cluster/gpu/pack.sh BUILD_FOLDER OUTPUT.tar.xz [CUDA_MODULE] [MOST_MIB]
+# Exit status 2 when it is larger than MOST_MIB (60); it is there nevertheless.
 # Inside: bin (programs and the CUDA module, stripped), lib (every shared library that they need but the C library's and the
 # driver's), benchmarks, verify.sh. Unpack it anywhere and run ./verify.sh --prebuilt . there.
 set -euo pipefail
-
-most_bytes=$((60 << 20))
 
 fail() {
   echo "pack.sh: $*" >&2
   exit 2
 }
 
-[ $# -ge 2 ] && [ $# -le 3 ] || fail "usage: pack.sh BUILD_FOLDER OUTPUT.tar.xz [CUDA_MODULE]"
+[ $# -ge 2 ] && [ $# -le 4 ] || fail "usage: pack.sh BUILD_FOLDER OUTPUT.tar.xz [CUDA_MODULE] [MOST_MIB]"
 root=$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../.." && pwd)
-build=$1 output=$2 module=${3:-$1/libweft_cuda.so}
+build=$1 output=$2 module=${3:-$1/libweft_cuda.so} most_mib=${4:-60}
 programs=(weft weft_gpu_test weft_bench_gpu_training)
 for program in "${programs[@]}"; do
   [ -x "$build/$program" ] || fail "$build/$program does not exist; build the target $program first"
@@ -40,4 +39,4 @@ find "$folder/bin" "$folder/lib" -type f -exec strip --strip-unneeded {} + 2>/de
 tar -C "$folder" -c . | xz -T0 -"${WEFT_PACK_LEVEL:-6}" >"$output"
 bytes=$(stat -c %s "$output")
 echo "$output: $((bytes >> 10)) KiB"
-[ "$bytes" -le "$most_bytes" ] || fail "$output is larger than $((most_bytes >> 20)) MiB"
+[ "$bytes" -le $((most_mib << 20)) ] || fail "$output is larger than $most_mib MiB"
