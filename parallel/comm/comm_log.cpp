@@ -47,6 +47,7 @@ Activity CommLog::activity() const {
   const std::lock_guard lock(mutex_);
   Activity activity = now_;
   for (const auto& [record, active] : active_) activity.active.push_back(active.what);
+  for (const auto& [id, begun] : lanes_) activity.lanes.push_back({id, begun});
   return activity;
 }
 
@@ -79,7 +80,7 @@ void CommLog::beat() {
   if (recorder_) recorder_->beat();
 }
 
-void CommLog::begin(Operation& operation, const std::shared_ptr<GroupRecord>& group, std::uint64_t bytes) {
+void CommLog::begin(Operation& operation, const std::shared_ptr<GroupRecord>& group, std::uint64_t bytes, BegunBy by) {
   const double now = seconds_now();
   const std::lock_guard lock(mutex_);
   operation.log_ = this;
@@ -91,7 +92,12 @@ void CommLog::begin(Operation& operation, const std::shared_ptr<GroupRecord>& gr
   const auto world_rank = [&](int member) { return group->members[static_cast<std::size_t>(member)]; };
   const int peer = is_message(what.kind) ? world_rank(what.peer) : -1;
   const int source = what.kind == CollectiveKind::send_recv ? world_rank(what.source) : peer;
-  active.what = {group, what.kind, peer, source, what.sequence, bytes, now, now, false};
+  GroupLane lane;
+  if (!is_message(what.kind)) {
+    lane.id = by == BegunBy::host ? group->id : ~group->id;
+    lane.begun = ++lanes_[lane.id];
+  }
+  active.what = {group, what.kind, peer, source, what.sequence, bytes, lane, now, now, false};
   if (recorder_) active.entry = recorder_->begin(what, group->name, bytes);
 }
 
@@ -105,7 +111,9 @@ void CommLog::withdraw(const Operation& operation) {
   const std::lock_guard lock(mutex_);
   const auto found = active_.find(operation.record_);
   if (found == active_.end()) return;
-  if (recorder_ && found->second.entry) recorder_->end(*found->second.entry);
+  const auto& [what, entry] = found->second;
+  if (recorder_ && entry) recorder_->end(*entry);
+  if (!is_message(what.kind)) --lanes_[what.lane.id];
   active_.erase(found);
 }
 

@@ -26,6 +26,14 @@ class GroupRecord {
   const std::uint64_t id;          ///< the same on all members: a hash of name and members
 };
 
+/// The collectives of one group that all its ranks begin in the same order: those that the host starts, or those of recorded
+/// steps, which begin when the device comes to them. Messages are in none.
+struct GroupLane {
+  std::uint64_t id = 0;     ///< the same on all members
+  std::uint64_t begun = 0;  ///< so far, on one rank
+};
+enum class BegunBy : std::uint8_t { host, replay };
+
 /// A collective in flight.
 struct ActiveCollective {
   std::shared_ptr<GroupRecord> group;
@@ -34,6 +42,7 @@ struct ActiveCollective {
   int source = -1;  ///< world rank of the source of a send_recv, else peer
   std::uint64_t sequence = 0;
   std::uint64_t bytes = 0;
+  GroupLane lane;       ///< its own, when it had begun
   double begun = 0;     ///< seconds_now()
   double progress = 0;  ///< seconds_now() when bytes last moved
   bool awaited = false;
@@ -46,6 +55,7 @@ struct Activity {
   double phase_begun = 0;    ///< seconds_now() at the last set_step() or set_phase()
   double phase_allowed = 0;  ///< seconds that others may wait for it without alarm, if more than the time-out
   std::vector<ActiveCollective> active;  ///< oldest first
+  std::vector<GroupLane> lanes;
 };
 
 class CommLog {
@@ -74,7 +84,8 @@ class CommLog {
   void beat();
 
   /// For communicators: the operation begins now, reports its end through `operation`, and its waits are timed.
-  void begin(Operation& operation, const std::shared_ptr<GroupRecord>& group, std::uint64_t bytes);
+  void begin(Operation& operation, const std::shared_ptr<GroupRecord>& group, std::uint64_t bytes,
+             BegunBy by = BegunBy::host);
   /// For Operation: it does not run now.
   void withdraw(const Operation& operation);
   /// For transports: bytes of the operation moved.
@@ -93,6 +104,7 @@ class CommLog {
   mutable std::mutex mutex_;
   Activity now_;
   std::map<std::uint64_t, Active> active_;
+  std::map<std::uint64_t, std::uint64_t> lanes_;  ///< begun, by id
   std::uint64_t next_record_ = 1;
   CollectiveLedger ledger_;
   std::unique_ptr<FlightRecorder> recorder_;

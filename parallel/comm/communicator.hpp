@@ -44,6 +44,7 @@ class Communicator {
   int rank() const { return rank_; }
   int size() const { return size_; }
   const std::string& name() const { return name_; }
+  Priority priority() const { return priority_; }
   /// The members' ranks in the world, in group order.
   const std::vector<int>& members() const { return members_; }
   /// The device whose memory it reaches beside the host's; null: none.

@@ -10,7 +10,7 @@ namespace {
 class Writer {
  public:
   template <class T>
-  requires std::is_arithmetic_v<T> || std::is_enum_v<T>
+  requires std::is_trivially_copyable_v<T>
   void put(T value) {
     const auto* from = reinterpret_cast<const std::byte*>(&value);
     bytes.insert(bytes.end(), from, from + sizeof value);
@@ -77,12 +77,15 @@ Heartbeat make_heartbeat(int rank, const Activity& activity, double now) {
   beat.phase = activity.phase;
   beat.phase_seconds = now - activity.phase_begun;
   beat.phase_allowed = activity.phase_allowed;
+  beat.lanes.assign(activity.lanes.begin(),
+                    activity.lanes.begin() + static_cast<std::ptrdiff_t>(std::min(activity.lanes.size(), most_lanes)));
   if (activity.active.empty()) return beat;
   const ActiveCollective& oldest = activity.active.front();
   beat.in_collective = true;
   beat.kind = oldest.kind;
   beat.group = oldest.group->name;
   beat.group_id = oldest.group->id;
+  beat.lane = oldest.lane;
   beat.sequence = oldest.sequence;
   beat.bytes = oldest.bytes;
   beat.stalled_seconds = now - oldest.progress;
@@ -112,6 +115,9 @@ std::vector<std::byte> encode(const Heartbeat& beat) {
   to.put(beat.awaited);
   to.put(static_cast<std::int32_t>(beat.members.size()));
   for (const int member : beat.members) to.put(member);
+  to.put(beat.lane);
+  to.put(static_cast<std::int32_t>(beat.lanes.size()));
+  for (const GroupLane& lane : beat.lanes) to.put(lane);
   return std::move(to.bytes);
 }
 
@@ -134,12 +140,16 @@ Heartbeat decode_heartbeat(std::span<const std::byte> bytes) {
   std::int32_t members = 0;
   from.get(members);
   for (int i = 0; i < members; ++i) from.get(beat.members.emplace_back());
+  from.get(beat.lane);
+  std::int32_t lanes = 0;
+  from.get(lanes);
+  for (int i = 0; i < lanes; ++i) from.get(beat.lanes.emplace_back());
   return beat;
 }
 
 std::size_t largest_heartbeat(int world_size) {
   constexpr std::size_t fixed_fields = 256;
-  return fixed_fields + sizeof(std::int32_t) * static_cast<std::size_t>(world_size);
+  return fixed_fields + most_lanes * sizeof(GroupLane) + sizeof(std::int32_t) * static_cast<std::size_t>(world_size);
 }
 
 HeartbeatMonitor::HeartbeatMonitor(std::vector<RankPlace> places, double timeout_seconds, double now)
@@ -150,6 +160,7 @@ HeartbeatMonitor::HeartbeatMonitor(std::vector<RankPlace> places, double timeout
 void HeartbeatMonitor::observe(const Heartbeat& beat, double now) {
   WEFT_CHECK(0 <= beat.rank && beat.rank < static_cast<int>(seen_.size()), "a heartbeat of rank {}", beat.rank);
   auto& seen = seen_[static_cast<std::size_t>(beat.rank)];
+  seen.before = seen.any ? std::move(seen.beat) : beat;
   seen.beat = beat;
   seen.heard = now;
   seen.any = true;
@@ -178,7 +189,7 @@ std::string HeartbeatMonitor::place_text(int rank) const {
 }
 
 std::string HeartbeatMonitor::doing_text(int rank) const {
-  const auto& [beat, heard, any] = seen_[static_cast<std::size_t>(rank)];
+  const auto& [beat, before, heard, any] = seen_[static_cast<std::size_t>(rank)];
   if (!any) return "before its first heartbeat";
   std::string text = fmt::format("step {}, {}", beat.step, beat.phase);
   if (beat.in_collective)
@@ -211,17 +222,28 @@ std::optional<std::string> HeartbeatMonitor::silent_ranks(double now) const {
   return text + others_text(silent);
 }
 
+// Whoever has begun a collective is not missing from it, though it may have ended there and not yet here.
+bool HeartbeatMonitor::is_missing(const Seen& other, const Heartbeat& waiting) const {
+  if (!is_message(waiting.kind)) {
+    const auto& lanes = other.beat.lanes;
+    const auto lane = std::ranges::find(lanes, waiting.lane.id, &GroupLane::id);
+    if (lane == lanes.end()) return lanes.size() < most_lanes;
+    const bool in_another_kind = other.beat.in_collective && other.beat.lane.id == waiting.lane.id &&
+                                 other.beat.lane.begun == waiting.lane.begun && other.beat.kind != waiting.kind;
+    return lane->begun < waiting.lane.begun || in_another_kind;
+  }
+  // One that it has just ended may stand in the last beat of the other side: two beats tell.
+  const auto meets = [&](const Heartbeat& beat) {
+    return beat.in_collective && beat.group_id == waiting.group_id && is_message(beat.kind) &&
+           can_pair(waiting.kind, beat.kind) && std::ranges::find(beat.members, waiting.rank) != beat.members.end();
+  };
+  return !meets(other.beat) && !meets(other.before);
+}
+
 std::vector<int> HeartbeatMonitor::missing_from(const Heartbeat& waiting) const {
   std::vector<int> missing;
-  for (const int member : waiting.members) {
-    const Heartbeat& other = seen_[static_cast<std::size_t>(member)].beat;
-    const bool meets =
-        other.in_collective && other.group_id == waiting.group_id &&
-        (is_message(waiting.kind) ? is_message(other.kind) && can_pair(waiting.kind, other.kind) &&
-                                        std::ranges::find(other.members, waiting.rank) != other.members.end()
-                                  : other.kind == waiting.kind && other.sequence == waiting.sequence);
-    if (!meets) missing.push_back(member);
-  }
+  for (const int member : waiting.members)
+    if (is_missing(seen_[static_cast<std::size_t>(member)], waiting)) missing.push_back(member);
   return missing;
 }
 
@@ -241,7 +263,7 @@ std::optional<std::string> HeartbeatMonitor::stuck_ranks(double now) {
     // Whoever has waited for half the time-out may itself be what a longer wait is for.
     if (!seen.any || !seen.beat.in_collective || stalled <= timeout_ / 2 || unknown(seen)) continue;
     for (const int missing : missing_from(seen.beat)) {
-      const auto& [beat, heard, any] = seen_[static_cast<std::size_t>(missing)];
+      const auto& [beat, before, heard, any] = seen_[static_cast<std::size_t>(missing)];
       if (unknown(seen_[static_cast<std::size_t>(missing)])) continue;
       const double in_phase = beat.phase_seconds + (now - heard);
       if (in_phase <= timeout_ || (!beat.in_collective && in_phase < beat.phase_allowed)) {

@@ -23,12 +23,15 @@ struct Heartbeat {
   CollectiveKind kind = CollectiveKind::barrier;
   std::string group;
   std::uint64_t group_id = 0;
+  GroupLane lane;
   std::uint64_t sequence = 0;
   std::uint64_t bytes = 0;
-  double stalled_seconds = 0;  ///< since its bytes last moved
-  bool awaited = false;        ///< the rank's program is blocked on it
-  std::vector<int> members;    ///< world ranks; sent only when it has stalled for a while
+  double stalled_seconds = 0;    ///< since its bytes last moved
+  bool awaited = false;          ///< the rank's program is blocked on it
+  std::vector<int> members;      ///< world ranks; sent only when it has stalled for a while
+  std::vector<GroupLane> lanes;  ///< of all groups, at most most_lanes of them
 };
+inline constexpr std::size_t most_lanes = 64;
 
 Heartbeat make_heartbeat(int rank, const Activity& activity, double now);
 std::vector<std::byte> encode(const Heartbeat& beat);
@@ -66,12 +69,14 @@ class HeartbeatMonitor {
  private:
   struct Seen {
     Heartbeat beat;
+    Heartbeat before;  ///< the one before it
     double heard = 0;
     bool any = false;
   };
   std::optional<std::string> silent_ranks(double now) const;
   std::optional<std::string> stuck_ranks(double now);
   std::vector<int> missing_from(const Heartbeat& waiting) const;
+  bool is_missing(const Seen& other, const Heartbeat& waiting) const;
   std::string place_text(int rank) const;
   std::string doing_text(int rank) const;
   /// What all other ranks do, those that do the same on one line.

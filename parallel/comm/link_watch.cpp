@@ -12,10 +12,10 @@
 namespace weft {
 namespace {
 
-constexpr std::chrono::microseconds nap{500};              // with operations in flight
-constexpr std::chrono::milliseconds nap_of_recordings{5};  // when only a replay could begin some
-constexpr double poll_seconds = 0.05;                      // between looks for errors
-constexpr std::chrono::seconds patience{10};               // for what is in flight when its group goes
+constexpr std::chrono::microseconds nap{500};               // with operations in flight
+constexpr std::chrono::milliseconds nap_of_recordings{5};   // when only a replay could begin some
+constexpr std::chrono::milliseconds nap_between_polls{50};  // with nothing in flight: a link may fail then too
+constexpr double poll_seconds = 0.05;                       // between looks for errors
 
 }  // namespace
 
@@ -88,7 +88,7 @@ class LinkWatch::Impl {
 
   void follow(DeviceGroup& links, std::shared_ptr<Operation> operation, std::shared_ptr<Event> ended);
   void follow(DeviceGroup& links, std::shared_ptr<LinkRecording> recording);
-  void leave(DeviceGroup& links);
+  void leave(DeviceGroup& links, double seconds);
 
  private:
   struct InFlight {
@@ -133,12 +133,12 @@ void LinkWatch::Impl::follow(DeviceGroup& links, std::shared_ptr<LinkRecording> 
   changed_.notify_all();
 }
 
-void LinkWatch::Impl::leave(DeviceGroup& links) {
+void LinkWatch::Impl::leave(DeviceGroup& links, double seconds) {
   std::unique_lock lock(mutex_);
   const auto found = groups_.find(&links);
   if (found == groups_.end()) return;
   Group& group = found->second;
-  changed_.wait_for(lock, patience, [&] { return group.in_flight.empty(); });
+  changed_.wait_for(lock, std::chrono::duration<double>(seconds), [&] { return group.in_flight.empty(); });
   for (const auto& recording : group.recordings) recording->follow();
   const std::deque<InFlight> left = std::move(group.in_flight);
   groups_.erase(found);
@@ -164,6 +164,8 @@ void LinkWatch::Impl::run() {
       changed_.wait_for(lock, nap);
     else if (recordings)
       changed_.wait_for(lock, nap_of_recordings);
+    else if (!groups_.empty())
+      changed_.wait_for(lock, nap_between_polls);
     else
       changed_.wait(lock);
     if (failure_) continue;
@@ -187,14 +189,20 @@ void LinkWatch::Impl::run() {
 void LinkWatch::Impl::look() {
   const bool polls = seconds_now() - polled_ >= poll_seconds;
   if (polls) polled_ = seconds_now();
+  bool moved = false;
   for (auto& [links, group] : groups_) {
     if (polls) links->poll();
     while (!group.in_flight.empty() && group.in_flight.front().ended->passed()) {
       group.in_flight.front().operation->finish();
       group.in_flight.pop_front();
+      moved = true;
     }
     for (const auto& recording : group.recordings) recording->follow();
   }
+  // They were enqueued long before the device comes to them: as long as it ends others, they wait for it and not for ranks.
+  if (moved)
+    for (const auto& [links, group] : groups_)
+      for (const InFlight& one : group.in_flight) one.operation->progressed();
 }
 
 LinkWatch::LinkWatch(Device& device, OnFailure on_failure)
@@ -208,6 +216,6 @@ void LinkWatch::follow(DeviceGroup& links, std::shared_ptr<Operation> operation,
 void LinkWatch::follow(DeviceGroup& links, std::shared_ptr<LinkRecording> recording) {
   impl_->follow(links, std::move(recording));
 }
-void LinkWatch::leave(DeviceGroup& links) { impl_->leave(links); }
+void LinkWatch::leave(DeviceGroup& links, double seconds) { impl_->leave(links, seconds); }
 
 }  // namespace weft

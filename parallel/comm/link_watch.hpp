@@ -78,8 +78,8 @@ class LinkWatch {
   /// Finishes `operation` once `ended` has passed. Operations of one group come in their queue's order.
   void follow(DeviceGroup& links, std::shared_ptr<Operation> operation, std::shared_ptr<Event> ended);
   void follow(DeviceGroup& links, std::shared_ptr<LinkRecording> recording);
-  /// Waits a bounded time for the end of what is in flight, and forgets the group.
-  void leave(DeviceGroup& links);
+  /// Waits at most `seconds` for the end of what is in flight, and forgets the group.
+  void leave(DeviceGroup& links, double seconds);
 
  private:
   class Impl;

@@ -1,5 +1,7 @@
 #include "parallel/comm/linked_transport.hpp"
 
+#include <exception>
+#include <map>
 #include <optional>
 #include <vector>
 
@@ -33,7 +35,9 @@ class LinkedGroup : public std::enable_shared_from_this<LinkedGroup> {
   void start(std::shared_ptr<Operation> operation);
   /// Starts the messages that wait for each other's company.
   void flush();
-  /// Ends what is in flight.
+  /// One more transport uses it.
+  void enter() { ++users_; }
+  /// The last of them waits a bounded time for what is in flight, and ends it.
   void leave();
 
  private:
@@ -50,6 +54,7 @@ class LinkedGroup : public std::enable_shared_from_this<LinkedGroup> {
   LinkedCollectives collectives_;
   Batch messages_;
   std::shared_ptr<LinkRecording> recording_;
+  int users_ = 0;
 };
 
 void LinkedGroup::start(std::shared_ptr<Operation> operation) {
@@ -61,6 +66,8 @@ void LinkedGroup::start(std::shared_ptr<Operation> operation) {
   const Collective what = operation->what();
   if (is_message(what.kind)) {
     messages_.push_back({std::move(operation), std::move(ended)});
+    // Both halves stand in it: a ring of them cannot block itself, and it travels beside what is computed next.
+    if (what.kind == CollectiveKind::send_recv) flush();
     return;
   }
   flush();
@@ -125,45 +132,69 @@ LinkRecording& LinkedGroup::recording() {
 
 void LinkedGroup::leave() {
   flush();
-  watch_->leave(*links_);
+  if (--users_ > 0) return;
+  // Where this rank fails alone, what is in flight never ends.
+  constexpr double patience = 10;  // seconds
+  watch_->leave(*links_, std::uncaught_exceptions() > 0 ? 0 : patience);
+}
+
+/// The groups that transports of one device have joined. Those of the same ranks and priority share one: each takes memory and
+/// time, and several of a mesh's groups have the same ranks where its other axes have one.
+class LinkedGroups {
+ public:
+  LinkedGroups(std::shared_ptr<LinkWatch> watch, LinkOptions options)
+      : watch_(std::move(watch)), options_(std::move(options)) {}
+  Device& device() const { return watch_->device(); }
+  /// Collective over `group`.
+  std::shared_ptr<LinkedGroup> join(Communicator& group);
+
+ private:
+  std::shared_ptr<LinkWatch> watch_;
+  LinkOptions options_;
+  std::map<std::pair<std::vector<int>, Priority>, std::weak_ptr<LinkedGroup>> joined_;
+};
+
+std::shared_ptr<LinkedGroup> LinkedGroups::join(Communicator& group) {
+  std::weak_ptr<LinkedGroup>& joined = joined_[{group.members(), group.priority()}];
+  if (auto there = joined.lock()) return there;
+  DeviceLinks& links = device().links();
+  LinkId id{};
+  if (group.rank() == 0) id = links.make_id();
+  group.broadcast(MutView(id.data(), {static_cast<std::int64_t>(id.size())}, DType::u8), 0).wait();
+  auto members = links.join(id, {group.rank(), group.size(), group.name(), options_.host}, options_.timeout);
+  auto made = std::make_shared<LinkedGroup>(watch_, std::move(members), group.rank(), group.size());
+  joined = made;
+  return made;
 }
 
 class LinkedTransport final : public Transport {
  public:
-  LinkedTransport(std::unique_ptr<Transport> inner, std::shared_ptr<LinkWatch> watch, LinkOptions options)
-      : inner_(std::move(inner)), watch_(std::move(watch)), options_(std::move(options)) {}
+  LinkedTransport(std::unique_ptr<Transport> inner, std::shared_ptr<LinkedGroups> groups)
+      : inner_(std::move(inner)), groups_(std::move(groups)) {}
   ~LinkedTransport() override {
     if (group_) group_->leave();
   }
   int rank() const override { return inner_->rank(); }
   const std::vector<int>& members() const override { return inner_->members(); }
   bool serves(DeviceId device) const override {
-    return inner_->serves(device) || device == watch_->device().exec().device();
+    return inner_->serves(device) || device == groups_->device().exec().device();
   }
   bool recordable() const override { return true; }
-  void connect(Communicator& group) override;
+  void connect(Communicator& group) override {
+    group_ = groups_->join(group);
+    group_->enter();
+  }
   void start(std::shared_ptr<Operation> operation) override;
   int free_context() const override { return inner_->free_context(); }
   std::unique_ptr<Transport> subgroup(const std::vector<int>& members, int context, const std::string& name) override {
-    return make_linked_transport(inner_->subgroup(members, context, name), watch_, options_);
+    return std::make_unique<LinkedTransport>(inner_->subgroup(members, context, name), groups_);
   }
 
  private:
   std::unique_ptr<Transport> inner_;
-  std::shared_ptr<LinkWatch> watch_;
-  LinkOptions options_;
+  std::shared_ptr<LinkedGroups> groups_;
   std::shared_ptr<LinkedGroup> group_;
 };
-
-void LinkedTransport::connect(Communicator& group) {
-  DeviceLinks& links = watch_->device().links();
-  LinkId id{};
-  if (rank() == 0) id = links.make_id();
-  group.broadcast(MutView(id.data(), {static_cast<std::int64_t>(id.size())}, DType::u8), 0).wait();
-  const int size = static_cast<int>(members().size());
-  auto joined = links.join(id, {rank(), size, group.name(), options_.host}, options_.timeout);
-  group_ = std::make_shared<LinkedGroup>(watch_, std::move(joined), rank(), size);
-}
 
 void LinkedTransport::start(std::shared_ptr<Operation> operation) {
   const Collective& what = operation->what();
@@ -177,7 +208,8 @@ void LinkedTransport::start(std::shared_ptr<Operation> operation) {
 
 std::unique_ptr<Transport> make_linked_transport(std::unique_ptr<Transport> inner, std::shared_ptr<LinkWatch> watch,
                                                  LinkOptions options) {
-  return std::make_unique<LinkedTransport>(std::move(inner), std::move(watch), std::move(options));
+  return std::make_unique<LinkedTransport>(std::move(inner),
+                                           std::make_shared<LinkedGroups>(std::move(watch), std::move(options)));
 }
 
 }  // namespace weft

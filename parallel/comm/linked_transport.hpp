@@ -13,10 +13,11 @@ struct LinkOptions {
   double timeout = 60;  ///< seconds that a new group waits for its members
 };
 
-/// Serves host memory as `inner` does, and the memory of the watch's device by its links, each group in a queue of its own.
+/// Serves host memory as `inner` does, and the memory of the watch's device by its links, in one queue for all groups of the
+/// same ranks and priority.
 /// A collective starts when the computing queue has run what it was given so far, and waiting for it makes that queue
-/// wait, not the host: collectives can be part of a recorded step. Sends and receives are started together, when one of
-/// them is waited for or another collective of the group starts; those between two ranks are in one order on both, tags or
+/// wait, not the host: collectives can be part of a recorded step. Lone sends and receives are started together, when one of
+/// them is waited for or another operation of the group starts; those between two ranks are in one order on both, tags or
 /// not.
 std::unique_ptr<Transport> make_linked_transport(std::unique_ptr<Transport> inner, std::shared_ptr<LinkWatch> watch,
                                                  LinkOptions options);

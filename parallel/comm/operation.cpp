@@ -1,6 +1,7 @@
 #include "parallel/comm/operation.hpp"
 
 #include <chrono>
+#include <utility>
 
 #include "core/base/clock.hpp"
 #include "parallel/comm/comm_log.hpp"
@@ -39,8 +40,12 @@ void Operation::become_recorded() {
 
 std::shared_ptr<Operation> Operation::replayed() const {
   auto again = std::make_shared<Operation>(what_, nullptr);
-  if (log_) log_->begin(*again, group_, wire_bytes_);
+  if (log_) log_->begin(*again, group_, wire_bytes_, BegunBy::replay);
   return again;
+}
+
+void Operation::progressed() {
+  if (log_) log_->progressed(*this);
 }
 
 void Operation::expect() {
@@ -52,8 +57,11 @@ void Operation::wait() { wait_for(-1); }
 
 bool Operation::wait_for(double seconds) {
   if (hold && !done()) {
-    hold();
-    let_go();
+    // Once: what the computing queue is given later comes later, and a mark cannot be waited for across a recording.
+    if (!std::exchange(held_, true)) {
+      hold();
+      let_go();
+    }
     if (!done()) return true;
   }
   if (!done()) {

@@ -39,6 +39,8 @@ class Operation {
   void wait();
   /// As wait(), for at most `seconds`; false if it had not ended by then.
   bool wait_for(double seconds);
+  /// For a transport: it moved, or has a good reason to stand still.
+  void progressed();
   /// From now on awaited(), for an operation that another one stands in for.
   void expect();
   /// A thread is blocked in wait().
@@ -72,6 +74,7 @@ class Operation {
   std::shared_ptr<GroupRecord> group_;
   std::uint64_t record_ = 0;
   std::uint64_t wire_bytes_ = 0;
+  bool held_ = false;  ///< by the waiting thread
 };
 
 /// A handle on a started collective. Empty handles are complete. Dropping one neither waits for nor stops the

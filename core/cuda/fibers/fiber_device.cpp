@@ -78,19 +78,22 @@ void copy_within(ExecContext& exec, View from, MutView to) {
   if (from.bytes() > 0) enqueue(exec, [from, to] { std::memcpy(to.data, from.data, from.bytes()); });
 }
 
-/// In a recording, which is one list, marks are nothing. Copies to the host arrive when somebody waits.
+/// In a recording, which is one list, marks are nothing; as with CUDA, one is not waited for across a recording. Copies to the host arrive when somebody waits.
 class FiberEvent final : public Event {
  public:
   explicit FiberEvent(std::shared_ptr<DeviceState> device) : device_(std::move(device)) {}
   void record(ExecContext& queue) override {
     queue_ = nullptr;
-    if (records(*device_)) return;
+    recorded_ = records(*device_);
+    if (recorded_) return;
     queue_ = state_of(queue)->queue();
     count_ = queue_->added();
     waited_ = false;
   }
   void hold(ExecContext& queue) override {
-    if (!queue_ || records(*device_)) return;
+    const bool was_marked = recorded_ || queue_;
+    WEFT_CHECK(!was_marked || recorded_ == records(*device_), "a mark is waited for across a recording");
+    if (!queue_) return;
     state_of(queue)->queue()->add([marked = queue_, count = count_] { marked->run(count); });
   }
   bool passed() override {
@@ -111,6 +114,7 @@ class FiberEvent final : public Event {
   std::shared_ptr<DeviceState> device_;
   std::shared_ptr<WorkQueue> queue_;  ///< null: not marked, or in a recording
   std::uint64_t count_ = 0;
+  bool recorded_ = false;
   bool waited_ = true;
 };
 

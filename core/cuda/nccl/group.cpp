@@ -3,6 +3,7 @@
 #include <chrono>
 #include <condition_variable>
 #include <cstring>
+#include <exception>
 #include <thread>
 
 #include "core/base/error.hpp"
@@ -87,7 +88,8 @@ NcclGroup::NcclGroup(std::shared_ptr<const Nccl> api, const LinkId& id, LinkPlac
 
 NcclGroup::~NcclGroup() {
   if (!comm_) return;
-  if (api_->finalize(comm_) == NcclStatus::success)
+  // The end in order waits for the other members, who go on where this one has failed.
+  if (std::uncaught_exceptions() == 0 && api_->finalize(comm_) == NcclStatus::success)
     api_->destroy(comm_);
   else
     api_->give_up(comm_);

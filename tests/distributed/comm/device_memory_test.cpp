@@ -1,9 +1,11 @@
 // Collectives on device memory that the host cannot touch (the CUDA kernels' device on fibers): staged over MPI, and by the
 // device's own links (NCCL's groups over a library that passes messages between processes).
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <future>
 #include <limits>
+#include <thread>
 #include <vector>
 
 #include "core/cuda/fibers/fiber_device.hpp"
@@ -421,6 +423,47 @@ TEST_P(LinkedMemory, ARecordedStepRepeatsItsCollectivesAndTheLedgerCountsThem) {
   EXPECT_EQ(totals.count, 1u + replays);
   EXPECT_EQ(totals.wire_bytes, totals.count * (2 * 2 * count * static_cast<std::uint64_t>(ranks - 1) / ranks));
   EXPECT_TRUE(comm_log().activity().active.empty()) << "a replayed collective is still in flight";
+}
+
+// A ring's block travels beside the products that come next: nothing may have to ask for it.
+TEST_P(LinkedMemory, ASendRecvTravelsBeforeItIsWaitedFor) {
+  if (world().size() == 1) return;
+  const auto comm = device_world(GetParam());
+  const int right = (comm->rank() + 1) % comm->size(), left = (comm->rank() + comm->size() - 1) % comm->size();
+  const Array<float> sent(GetParam(), values<float>(comm->rank(), 1000)), got(GetParam(), std::vector<float>(1000));
+  Work work = comm->send_recv(sent.mut(), right, got.mut(), left);
+  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+  while (!work.done() && std::chrono::steady_clock::now() < end) std::this_thread::yield();
+  EXPECT_TRUE(work.done());
+  work.wait();
+  EXPECT_EQ(got.get(), values<float>(left, 1000));
+}
+
+TEST_P(LinkedMemory, GroupsOfTheSameRanksAndPriorityShareOneCommunicator) {
+  if (world().size() == 1) return;
+  const cuda::Library library("the fake", std::vector<std::string_view>{WEFT_FAKE_NCCL_FOLDER "/libweft_fiber_nccl.so"},
+                              {});
+  const auto& fake = *reinterpret_cast<const FakeNccl*>(library.function<void()>("fake_nccl"));
+  const auto top = device_world(GetParam());
+  const int alive = fake.alive();
+  {
+    const auto first = top->split(0, top->rank(), "first"), second = top->split(0, top->rank(), "second");
+    EXPECT_EQ(fake.alive(), alive) << "of the ranks of the group that they were split from";
+    const auto bulk = top->split(0, top->rank(), "bulk", Priority::bulk);
+    EXPECT_EQ(fake.alive(), alive + 1);
+    const auto reversed = top->split(0, -top->rank(), "reversed");
+    EXPECT_EQ(fake.alive(), alive + 2);
+    const Array<float> x(GetParam(), values<float>(top->rank(), 100)), y(GetParam(), values<float>(top->rank(), 100));
+    Work one = first->all_reduce(x.mut()), other = second->all_reduce(y.mut());
+    other.wait();
+    one.wait();
+    EXPECT_EQ(x.get(), summed<float>(0, top->size(), 100));
+    EXPECT_EQ(y.get(), x.get());
+  }
+  EXPECT_EQ(fake.alive(), alive);
+  const Array<float> x(GetParam(), values<float>(top->rank(), 100));
+  top->all_reduce(x.mut()).wait();
+  EXPECT_EQ(x.get(), summed<float>(0, top->size(), 100));
 }
 
 TEST_P(LinkedMemory, AnErrorOfTheLinksIsReportedOnceAndEndsWhatIsInFlight) {

@@ -48,6 +48,8 @@ class Monitor : public testing::Test {
     beat.group = group;
     beat.group_id = group.size();
     beat.sequence = sequence;
+    beat.lane = {group.size(), sequence};
+    beat.lanes = {beat.lane};
     beat.bytes = 64;
     beat.members = std::move(members);
     return beat;
@@ -114,8 +116,34 @@ TEST_F(Monitor, IsContentWithRanksThatAllWaitInTheSameRing) {
 TEST_F(Monitor, NamesRanksInDifferentCollectives) {
   const auto report = run(100, {waiting(0, 4), waiting(1, 5), waiting(2, 4)});
   ASSERT_TRUE(report);
+  EXPECT_THAT(*report, AllOf(HasSubstr("rank 0 (host a, pid 10) is missing from all_reduce #5 of dp"),
+                             HasSubstr("rank 2 (host b, pid 12) is missing"), Not(HasSubstr("rank 1 (host"))));
+}
+
+TEST_F(Monitor, NamesRanksInDifferentCollectivesOfTheSamePlace) {
+  Heartbeat other = waiting(1, 4);
+  other.kind = CollectiveKind::all_gather;
+  const auto report = run(100, {waiting(0, 4), other, waiting(2, 4)});
+  ASSERT_TRUE(report);
   EXPECT_THAT(*report, HasSubstr("rank 1 (host a, pid 11) is missing from all_reduce #4 of dp"));
-  EXPECT_THAT(*report, HasSubstr("waiting in all_reduce #5 of dp"));
+}
+
+// They have just ended it, after a long wait, and rank 2 says so half a second later.
+TEST_F(Monitor, DoesNotMissRanksThatHaveEndedTheCollective) {
+  Heartbeat ended = computing(0), too = computing(1);
+  ended.lanes = too.lanes = {{waiting(2, 4).lane.id, 4}};
+  EXPECT_EQ(run(100, {ended, too, waiting(2, 4)}), std::nullopt);
+  too.lanes.front().begun = 3;
+  const auto report = run(200, {ended, too, waiting(2, 4)});
+  ASSERT_TRUE(report);
+  EXPECT_THAT(*report, AllOf(HasSubstr("rank 1 (host a, pid 11) is missing from all_reduce #4 of dp"),
+                             Not(HasSubstr("rank 0 (host"))));
+}
+
+TEST_F(Monitor, DoesNotMissTheOtherSideOfAMessageThatHasJustEnded) {
+  run(15, {in_ring(0, {1, 2}), in_ring(1, {2, 0}), in_ring(2, {0, 1})});
+  phase_begun.fill(0);
+  EXPECT_EQ(run(now + 0.05, {computing(0), computing(1), in_ring(2, {0, 1})}), std::nullopt);
 }
 
 TEST_F(Monitor, LetsARankTakeTheTimeThatItsPhaseIsAllowed) {
@@ -176,6 +204,8 @@ TEST(Heartbeat, SurvivesItsEncoding) {
   beat.bytes = 1ull << 40;
   beat.stalled_seconds = 1.25;
   beat.members = {0, 2, 4};
+  beat.lane = {~0ull, 18};
+  for (std::uint64_t id = 0; id < most_lanes; ++id) beat.lanes.push_back({~id, 1ull << 50});
   const auto bytes = encode(beat);
   EXPECT_LE(bytes.size(), largest_heartbeat(3));
   const auto other = decode_heartbeat(bytes);
@@ -191,6 +221,11 @@ TEST(Heartbeat, SurvivesItsEncoding) {
   EXPECT_EQ(other.bytes, 1ull << 40);
   EXPECT_EQ(other.stalled_seconds, 1.25);
   EXPECT_EQ(other.members, beat.members);
+  EXPECT_EQ(other.lane.id, beat.lane.id);
+  EXPECT_EQ(other.lane.begun, 18u);
+  ASSERT_EQ(other.lanes.size(), most_lanes);
+  EXPECT_EQ(other.lanes.back().id, beat.lanes.back().id);
+  EXPECT_EQ(other.lanes.back().begun, 1ull << 50);
   EXPECT_THROW(decode_heartbeat(std::span(bytes).first(20)), Error);
 }
 

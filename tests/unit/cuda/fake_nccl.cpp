@@ -1,6 +1,7 @@
 // NCCL over threads or processes of one machine: ranks send each other datagrams through sockets. Calls of a group start
 // together, and a call ends when its peers came (a send when its message was taken). On a null stream it blocks the caller,
 // which is stricter than a stream; another is a FiberStream.
+//   WEFT_FAKE_NCCL_MEET=1           a group's end in order waits for all its members
 //   WEFT_FAKE_NCCL_FAIL=RANK@CALLS  that rank of each group has an asynchronous error after so many calls
 #include "tests/unit/cuda/fake_nccl.hpp"
 
@@ -42,7 +43,7 @@ namespace {
 constexpr std::size_t chunk = 32 << 10;
 constexpr std::chrono::seconds join_patience{20};
 
-enum class Kind : int { hello, data, taken, bye };
+enum class Kind : int { hello, data, taken, parted, bye };
 struct Header {
   Kind kind = Kind::hello;
   int from = 0;
@@ -115,6 +116,15 @@ class Member {
       changed_.wait_for(lock, std::chrono::milliseconds(1));
     }
     return true;
+  }
+
+  /// Waits for the others, for so long that whoever runs it takes it for a hang.
+  void part() {
+    constexpr std::chrono::seconds patience{120};
+    for (int peer = 0; peer < size_; ++peer)
+      if (peer != rank_) send(peer, {Kind::parted, rank_}, nullptr, 0);
+    std::unique_lock lock(mutex_);
+    changed_.wait_for(lock, patience, [&] { return static_cast<int>(parted_.size()) == size_ - 1; });
   }
 
   void put(int to, const void* data, std::size_t bytes) {
@@ -192,6 +202,7 @@ class Member {
       if (header.kind == Kind::bye) return;
       const std::lock_guard lock(mutex_);
       if (header.kind == Kind::hello) came_.insert(header.from);
+      if (header.kind == Kind::parted) parted_.insert(header.from);
       if (header.kind == Kind::taken) --unanswered_[header.from];
       if (header.kind == Kind::data) {
         auto& whole = partial[header.from];
@@ -207,7 +218,7 @@ class Member {
   bool bound_ = false;
   std::mutex mutex_;
   std::condition_variable changed_;
-  std::set<int> came_;
+  std::set<int> came_, parted_;
   std::map<int, std::deque<std::vector<char>>> inbox_;  ///< by sender
   std::map<int, int> unanswered_;                       ///< messages that the peer has not taken
   std::thread receiver_;
@@ -340,6 +351,7 @@ NcclStatus ncclCommGetAsyncError(NcclComm comm, NcclStatus* status) {
 }
 NcclStatus ncclCommFinalize(NcclComm comm) {
   if (refuses("ncclCommFinalize")) return refusal;
+  if (std::getenv("WEFT_FAKE_NCCL_MEET")) comm->member.part();
   return comm->error;
 }
 NcclStatus ncclCommDestroy(NcclComm comm) {
