@@ -14,7 +14,7 @@ struct EvaluationOptions {
   std::int64_t micro_batch = 0;  ///< sequences a rank takes at a time; 0: chosen
   std::int64_t max_targets = 0;  ///< 0: all
   DType compute = DType::f32;
-  ShardingOptions sharding;       ///< as the model was built with
+  ShardingOptions sharding;  ///< as the model was built with
 };
 
 struct EvaluationResult {
@@ -22,6 +22,9 @@ struct EvaluationResult {
   std::int64_t targets = 0;
   std::optional<double> bits_per_byte;  ///< where the bytes are known
 };
+
+/// Sequences that each of `replicas` takes at a time of `windows`.
+std::int64_t sequences_at_a_time(const EvaluationOptions& options, const EvalWindows& windows, int replicas);
 
 /// Collective over all ranks of the mesh. `stop` is polled: when it is true on any rank, all give up and nothing is
 /// returned. `progress` (may be empty) gets windows done and windows in all.

@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "launcher/counting_device.hpp"
+#include "launcher/evaluation.hpp"
 #include "parallel/comm/transport.hpp"
 #include "parallel/zero.hpp"
 
@@ -53,9 +54,21 @@ std::string text_of(std::size_t bytes) {
   return size < 0x1p30 ? fmt::format("{:.1f} MiB", size / 0x1p20) : fmt::format("{:.1f} GiB", size / 0x1p30);
 }
 
-}  // namespace
+void validate(const MemoryPlan& plan, const Worker& worker, const LanguageModel& model) {
+  EvaluationOptions options;
+  options.micro_batch = plan.validated;
+  options.compute = plan.step.compute;
+  options.sharding = plan.step.sharding;
+  const auto tokens = static_cast<std::size_t>(plan.validated * worker.mesh.size(Axis::dp) * plan.step.seq + 1);
+  const EvalWindows windows({memory_tokens("prediction", std::string(tokens, '.'))}, plan.step.seq);
+  evaluate(worker, model, windows, options, [] { return false; });
+}
 
-MemoryStats predict_memory(const MemoryPlan& plan) {
+struct Simulated {
+  bool validation = true, steps = true;
+};
+
+MemoryStats simulate(const MemoryPlan& plan, Simulated what) {
   Engine engine(make_counting_device(plan.device, plan.facts, plan.threads));
   CommLog log;
   const auto group_of = [&](int ranks, int rank, const std::string& name) {
@@ -74,9 +87,21 @@ MemoryStats predict_memory(const MemoryPlan& plan) {
       memory_tokens("prediction", std::string(static_cast<std::size_t>(2 * order.seq + 2), '.'))};
   const Sampler sampler(tokens, order);
   TrainingStep step({engine, mesh, log}, *built, optimizer, sampler, plan.step);
+  if (what.validation && plan.validated > 0) validate(plan, {engine, mesh, log}, *built->model);
   // In the second step it is known what is gathered ahead.
-  for (int i = 1; i <= 2; ++i) step.run(i, 0, 0);
+  for (int i = 1; what.steps && i <= 2; ++i) step.run(i, 0, 0);
   return engine.memory().stats();
+}
+
+}  // namespace
+
+MemoryStats predict_memory(const MemoryPlan& plan) {
+  if (!plan.recorded || plan.validated == 0) return simulate(plan, {});
+  MemoryStats stats = simulate(plan, {.validation = false});
+  const MemoryStats beside = simulate(plan, {.steps = false});
+  for (std::size_t use = 0; use < memory_use_count; ++use) stats.peak[use] += beside.peak[use] - beside.live[use];
+  stats.total_peak += beside.total_peak - beside.total_live;
+  return stats;
 }
 
 std::string memory_misfit(const MemoryPlan& plan, std::size_t limit) {

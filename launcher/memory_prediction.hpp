@@ -20,6 +20,8 @@ struct MemoryPlan {
   DeviceKind device = DeviceKind::cpu;
   DeviceFacts facts;
   int threads = 1;
+  std::int64_t validated = 0;  ///< sequences that a rank validates at a time; 0: none
+  bool recorded = false;       ///< steps are recorded: what they use stays theirs while the ranks validate
 };
 
 /// Highest bytes by use, as the device's allocator would count them, without kernels' scratch memory.

@@ -208,8 +208,8 @@ void add_layout(TableMaker& t) {
   integer(t.add("zero", "0..3", "what dp and sp ranks share out: 1 optimizer state, 2 gradients too, 3 parameters too",
                 training),
           {0, 3}, WEFT_FIELD(layout.zero));
-  choice(t.add("recompute", "none|attention|block", "what of each block backward computes again and does not keep",
-               training),
+  choice(t.add("recompute", "none|attention|block",
+               "what backward computes again: the sequence mixers, or all of each block", training),
          recompute_names, WEFT_FIELD(layout.recompute));
   real(t.add("bucket-mb", "X", "MiB of a gradient bucket", training), {0, 1 << 20, RealRange::Bounds::open_below},
        WEFT_FIELD(layout.bucket_mb));

@@ -9,7 +9,6 @@
 #include "core/data/random_tokens.hpp"
 #include "core/io/atomic_file.hpp"
 #include "launcher/model_setup.hpp"
-#include "launcher/ranks.hpp"
 #include "launcher/session.hpp"
 #include "launcher/sharding_setup.hpp"
 #include "launcher/step_setup.hpp"
@@ -89,10 +88,9 @@ ProductTable product_table_of_run(Communicator& world, const RunOptions& options
 }
 
 ExitStatus tune_products(const Options& options) {
-  return with_ranks(options, [&](MpiRuntime& mpi, CommLog& log) {
-    Session session(options, mpi, log);
+  return with_session(options, [&](Session& session) {
     // Trying all algorithms of the first step takes longer than a step.
-    log.set_phase("tune", 600);
+    session.log().set_phase("tune", 600);
     if (session.engine().exec().device().kind == DeviceKind::cpu)
       fail_user(
           "--tune: this rank computes on the CPU, whose products have one algorithm; --device cuda on a machine "

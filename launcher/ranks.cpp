@@ -39,6 +39,11 @@ struct Failure {
   std::string message;
 };
 
+/// In flight after an error of all ranks was said.
+struct SaidFailure {
+  ExitStatus status;
+};
+
 Failure describe(const std::exception_ptr& exception) {
   try {
     std::rethrow_exception(exception);
@@ -83,6 +88,25 @@ void say_error(std::string_view command, std::string_view message) {
   static_cast<void>(written);
 }
 
+void say_failure(MpiRuntime& mpi, const CommLog& log, const Options& options) {
+  const std::exception_ptr exception = std::current_exception();
+  try {
+    std::rethrow_exception(exception);
+  } catch (const SaidFailure&) {
+    throw;
+  } catch (...) {
+  }
+  const Failure failure = describe(exception);
+  const std::string place = place_text(mpi, log.activity());
+  const double patience = std::min(most_agreement_seconds, options.run.timeout / 2);
+  if (mpi.size() == 1 || mpi.all_alive(patience)) {
+    if (mpi.rank() == 0) say_error(options.command, failure.message);
+    throw SaidFailure{failure.status};
+  }
+  say_error(options.command, fmt::format("{}: {}", place, failure.message));
+  end_job(mpi, failure.status);
+}
+
 ExitStatus with_ranks(const Options& options, const std::function<ExitStatus(MpiRuntime&, CommLog&)>& body) {
   const RankEnvironment self = rank_environment();
   if (self.size > 1 && mpi_library().empty()) {
@@ -125,15 +149,11 @@ ExitStatus with_ranks(const Options& options, const std::function<ExitStatus(Mpi
     check_same_on_all_ranks(mpi.world(), "options", fingerprint(options));
     return body(mpi, log);
   } catch (...) {
-    const Failure failure = describe(std::current_exception());
-    const std::string place = place_text(mpi, log.activity());
-    const double patience = std::min(most_agreement_seconds, options.run.timeout / 2);
-    if (mpi.size() == 1 || mpi.all_alive(patience)) {
-      if (mpi.rank() == 0) say_error(options.command, failure.message);
-      return failure.status;
+    try {
+      say_failure(mpi, log, options);
+    } catch (const SaidFailure& said) {
+      return said.status;
     }
-    say_error(options.command, fmt::format("{}: {}", place, failure.message));
-    end_job(mpi, failure.status);
   }
 }
 

@@ -12,6 +12,10 @@ namespace weft {
 /// every rank its status; an error of some ranks is said by them, and ends the job at once.
 ExitStatus with_ranks(const Options& options, const std::function<ExitStatus(MpiRuntime&, CommLog&)>& body);
 
+/// For a handler within `body`: what with_ranks does with the exception that is handled, while what the ranks share is still
+/// there, since its end may wait for ranks that do not fail. Ends the job, or throws what with_ranks takes for said.
+[[noreturn]] void say_failure(MpiRuntime& mpi, const CommLog& log, const Options& options);
+
 /// Says `message` for this rank, with its host, step and phase, and ends the job at once. From any thread.
 [[noreturn]] void fail_job(MpiRuntime& mpi, const CommLog& log, std::string_view command, std::string_view message);
 

@@ -5,6 +5,7 @@
 
 #include "core/base/clock.hpp"
 #include "core/base/log.hpp"
+#include "core/tensor/caching_allocator.hpp"
 #include "core/tensor/tensor.hpp"
 #include "launcher/device_world.hpp"
 #include "launcher/devices.hpp"
@@ -24,14 +25,21 @@ std::string Engine::description() {
 }
 
 double Engine::matrix_rate(DType dtype) {
+  if (const auto known = rates_.find(dtype); known != rates_.end()) return known->second;
   double& rate = rates_[dtype];
-  if (rate > 0) return rate;
-  // Up to the size that keeps the device busy, unless it is so slow that others would wait for it.
+  // Up to the size that keeps the device busy, unless it is so slow that others would wait for it, or memory is short.
   constexpr double slow_seconds = 0.02;
-  std::int64_t size = std::min<std::int64_t>(128, device_->facts().product_size);
-  while (time_product(dtype, size, 1).front() < slow_seconds && size < device_->facts().product_size) size *= 2;
-  size = std::min(size, device_->facts().product_size);
-  rate = 2.0 * static_cast<double>(size * size * size) / std::ranges::min(time_product(dtype, size, 5));
+  const std::int64_t largest = device_->facts().product_size;
+  std::int64_t size = 0;
+  try {
+    for (std::int64_t next = std::min<std::int64_t>(128, largest);; next = std::min(2 * next, largest)) {
+      const double seconds = time_product(dtype, next, 1).front();
+      size = next;
+      if (size == largest || seconds >= slow_seconds) break;
+    }
+  } catch (const OutOfMemory&) {
+  }
+  if (size > 0) rate = 2.0 * static_cast<double>(size * size * size) / std::ranges::min(time_product(dtype, size, 5));
   return rate;
 }
 
@@ -75,6 +83,18 @@ DType Session::agree(const RunOptions& options) {
   const DeviceTraits own = engine_.traits(), common = agree_on_traits(mpi_, own);
   if (own.kind == DeviceKind::cpu && common.isa < own.isa) engine_ = Engine(options, common.isa);
   return compute_dtype(options.dtype, common);
+}
+
+ExitStatus with_session(const Options& options, const std::function<ExitStatus(Session&)>& body,
+                        const std::function<ProductTable(Communicator&)>& products) {
+  return with_ranks(options, [&](MpiRuntime& mpi, CommLog& log) {
+    Session session(options, mpi, log, products ? products(mpi.world()) : ProductTable());
+    try {
+      return body(session);
+    } catch (...) {
+      say_failure(mpi, log, options);
+    }
+  });
 }
 
 }  // namespace weft

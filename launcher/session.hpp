@@ -1,5 +1,6 @@
 // What train, eval and sample share: the ranks, the mesh, the device with its kernels, and how errors end the job.
 #pragma once
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -7,8 +8,8 @@
 
 #include "core/kernels/device.hpp"
 #include "core/kernels/table.hpp"
+#include "launcher/commands.hpp"
 #include "launcher/common_device.hpp"
-#include "launcher/options.hpp"
 #include "parallel/comm/mpi_runtime.hpp"
 #include "parallel/mesh.hpp"
 
@@ -28,7 +29,8 @@ class Engine {
   DeviceTraits traits();
   /// "Intel Xeon …, x86-64-v4, 2 threads", "NVIDIA H200, sm_90".
   std::string description();
-  /// FLOP/s of a square matrix product in `dtype` on this rank, measured once a dtype for about a tenth of a second.
+  /// FLOP/s of a square matrix product in `dtype` on this rank, measured once a dtype for about a tenth of a second;
+  /// 0 where memory is too short even for small ones.
   double matrix_rate(DType dtype);
 
  private:
@@ -75,5 +77,10 @@ class Session {
   std::unique_ptr<Communicator> device_world_;  ///< null: mpi_'s reaches the device's memory
   Mesh mesh_;
 };
+
+/// with_ranks for a command that computes: its errors are said before the session ends. `products`, where there is one, is
+/// collective and says by which algorithms GPUs multiply.
+ExitStatus with_session(const Options& options, const std::function<ExitStatus(Session&)>& body,
+                        const std::function<ProductTable(Communicator&)>& products = {});
 
 }  // namespace weft

@@ -78,15 +78,18 @@ void Trainer::check_memory(const LmConfig& config, const StepOptions& step, std:
   Engine& engine = session_.engine();
   const Mesh& mesh = session_.mesh();
   const MeshSizes sizes{mesh.size(Axis::pp), mesh.size(Axis::dp), mesh.size(Axis::sp), mesh.size(Axis::tp)};
-  const MemoryPlan plan{config,
-                        make_optimizer_spec(options_.optim),
-                        step,
-                        bucket_bytes,
-                        sizes,
-                        session_.mpi().rank(),
-                        engine.exec().device().kind,
-                        engine.device().facts(),
-                        engine.exec().threads()};
+  const MemoryPlan plan{
+      config,
+      make_optimizer_spec(options_.optim),
+      step,
+      bucket_bytes,
+      sizes,
+      session_.mpi().rank(),
+      engine.exec().device().kind,
+      engine.device().facts(),
+      engine.exec().threads(),
+      valid_ ? sequences_at_a_time(evaluation_options(), *valid_, sizes.dp) : 0,
+      step.replay == StepReplay::automatic && engine.device().asynchronous() && session_.world().recordable()};
   run_on_all(session_.world(), [&] {
     if (const std::string misfit = memory_misfit(plan, options_.run.memory_limit); !misfit.empty())
       throw UserError(misfit);
@@ -171,7 +174,7 @@ void Trainer::check_skipped(const StepResult& result) {
   // All ranks fail here: what they are saving is good.
   finish_saving();
   fail("step {}: {} is not finite, and so were the {} steps before it (--nonfinite-limit {})", state_.step, where,
-         state_.skipped_in_a_row - 1, options_.train.nonfinite_limit);
+       state_.skipped_in_a_row - 1, options_.train.nonfinite_limit);
 }
 
 bool Trainer::is_due(std::int64_t step, std::int64_t every) const { return every > 0 && step % every == 0; }
@@ -233,14 +236,17 @@ bool Trainer::take_result() {
   return result.notes.stop;
 }
 
+EvaluationOptions Trainer::evaluation_options() const {
+  return {options_.train.micro_batch, options_.train.valid_tokens, compute_, sharding_};
+}
+
 void Trainer::validate() {
   if (!valid_) return;
   owes_validation_ = true;
   if (stopping_) return;
   session_.log().set_phase("validation");
   const double begin = seconds_now();
-  const EvaluationOptions options{options_.train.micro_batch, options_.train.valid_tokens, compute_, sharding_};
-  const auto result = evaluate(session_.worker(), *built_->model, *valid_, options,
+  const auto result = evaluate(session_.worker(), *built_->model, *valid_, evaluation_options(),
                                [&] { return stop_signal() != 0 || (session_.main_rank() && time_is_up(0)); });
   if (!result) {
     stopping_ = true;

@@ -5,6 +5,7 @@
 
 #include "core/data/dataset.hpp"
 #include "launcher/commands.hpp"
+#include "launcher/evaluation.hpp"
 #include "launcher/progress.hpp"
 #include "launcher/run_folder.hpp"
 #include "launcher/run_lock.hpp"
@@ -40,6 +41,7 @@ class Trainer {
   bool step();
   void start_step();
   bool take_result();
+  EvaluationOptions evaluation_options() const;
   void validate();
   /// Starts to save, after the end of the save before; where it is not asynchronous, or training stops, saves.
   void save();

@@ -80,7 +80,8 @@ void Trainer::report(const StepResult& result, double seconds, double lr, double
   row.tokens_per_s = static_cast<double>(options_.train.batch * options_.train.seq) / seconds;
   row.step_ms = seconds * 1e3;
   row.tflops_per_rank = result.flops / seconds * 1e-12;
-  row.mfu = result.flops / seconds / session_.engine().matrix_rate(compute_);
+  const double peak_rate = session_.engine().matrix_rate(compute_);
+  row.mfu = peak_rate > 0 ? result.flops / seconds / peak_rate : 0;
   row.comm_exposed_ms = exposed_ms;
   row.memory_peak_bytes = static_cast<std::int64_t>(session_.engine().memory().stats().total_peak);
   row.seconds = seconds_before_ + elapsed();

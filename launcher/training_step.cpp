@@ -45,8 +45,6 @@ TrainingStep::TrainingStep(const Worker& worker, BuiltModel& built, Optimizer& o
       tokens_(share_tokens(options.seq, token_order(options.sharding), worker.mesh.size(Axis::sp),
                            worker.mesh.coordinate(Axis::sp))),
       inputs_(worker.engine.exec(), local(), tokens_.seq_local) {
-  // Which values are gathered is the host's knowledge, and a replay would go by that of the step that was recorded.
-  if (options.buckets.zero == ZeroStage::parameters) options_.replay = StepReplay::off;
   Device& device = worker.engine.device();
   const auto scalars = [&](Allocator& memory, std::int64_t count) {
     return Tensor::empty(memory, {count}, DType::f64, MemoryUse::workspace);
@@ -182,6 +180,7 @@ void TrainingStep::compute_or_replay() {
   }
   worker_.log.set_phase("replay");
   graph_->launch();
+  values_.replayed();
   for (Parameter* parameter : built_.store.all()) parameter->changed();
 }
 

@@ -34,6 +34,8 @@ SharedValues::~SharedValues() {
 }
 
 void SharedValues::begin_pass() {
+  // An evaluation between steps leaves its last unit, which a recorded pass must gather itself.
+  if (std::exchange(entered_outside_, false)) forget();
   in_pass_ = true;
   current_ = units_.size();
   before_ = std::exchange(order_, {});
@@ -47,7 +49,10 @@ void SharedValues::enter(std::size_t unit) {
   // What was gathered ahead and is not needed after all goes too.
   give_back_all_but(unit);
   gather(unit);
-  if (!in_pass_) return;
+  if (!in_pass_) {
+    entered_outside_ = true;
+    return;
+  }
   order_.push_back(unit);
   const std::size_t done = order_.size();
   if (done < before_.size() && std::ranges::equal(order_, std::span(before_).first(done))) gather(before_[done]);
@@ -86,13 +91,18 @@ void SharedValues::give_back_all_but(std::size_t kept) {
     if (unit != kept) give_back(unit);
 }
 
+void SharedValues::forget() {
+  give_back_all_but(units_.size());
+  current_ = units_.size();
+}
+
+void SharedValues::replayed() {
+  if (zero_ == ZeroStage::parameters) forget();
+}
+
 void SharedValues::updated() {
   if (zero_ == ZeroStage::none) return;
-  if (zero_ == ZeroStage::parameters) {
-    give_back_all_but(units_.size());
-    current_ = units_.size();
-    return;
-  }
+  if (zero_ == ZeroStage::parameters) return forget();
   // Those that lie last are used first.
   for (std::size_t b = buckets_.size(); b-- > 0;) {
     const ParameterStore::Bucket& bucket = store_.buckets()[b];
@@ -103,11 +113,7 @@ void SharedValues::updated() {
 }
 
 void SharedValues::settle() {
-  // A handle must not be waited for again on the other side of a recording.
-  for (Bucket& bucket : buckets_) {
-    bucket.work.wait();
-    bucket.work = {};
-  }
+  for (Bucket& bucket : buckets_) bucket.work.wait();
 }
 
 }  // namespace weft

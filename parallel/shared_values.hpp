@@ -27,6 +27,8 @@ class SharedValues {
   void end_pass();
   /// After the optimizer has updated this rank's parts.
   void updated();
+  /// After a replay of a step in which all that happened again on the device.
+  void replayed();
   /// Waits until all values that this rank holds are there, for readers that are no operations.
   void settle();
 
@@ -45,6 +47,7 @@ class SharedValues {
   void gather(std::size_t unit);
   void give_back(std::size_t unit);
   void give_back_all_but(std::size_t unit);
+  void forget();
 
   ExecContext& exec_;
   ParameterStore& store_;
@@ -53,6 +56,7 @@ class SharedValues {
   std::vector<Unit> units_;
   std::size_t current_;  ///< the unit in use; past the end: none
   bool in_pass_ = false;
+  bool entered_outside_ = false;     ///< a unit, since the last pass
   std::vector<std::size_t> order_;   ///< of units in this pass so far
   std::vector<std::size_t> before_;  ///< in the last one
 };

@@ -53,8 +53,9 @@ class SizeClassAllocator final : public CachingAllocator {
     if (!data) {
       const std::size_t needed = stats_.total_live + reserved_ + size, limit = options_.limit_bytes;
       if (limit && needed > limit)
-        fail("out of memory: {} bytes for {} beside {} in use and {} that recorded steps keep pass the limit of {}",
-             size, name_of(use), stats_.total_live, reserved_, limit);
+        throw OutOfMemory(fmt::format(
+            "out of memory: {} bytes for {} beside {} in use and {} that recorded steps keep pass the limit of {}",
+            size, name_of(use), stats_.total_live, reserved_, limit));
       if (limit && needed + cached_ > limit) release_cached();
       data = memory_->allocate(size);
     }
@@ -63,8 +64,8 @@ class SizeClassAllocator final : public CachingAllocator {
       data = memory_->allocate(size);
     }
     if (!data)
-      fail("out of memory: {} bytes for {} beside {} in use and {} that recorded steps keep", size, name_of(use),
-           stats_.total_live, reserved_);
+      throw OutOfMemory(fmt::format("out of memory: {} bytes for {} beside {} in use and {} that recorded steps keep",
+                                    size, name_of(use), stats_.total_live, reserved_));
     if (pool_) pool_of_[data] = pool_;
     count(size, use);
     return data;

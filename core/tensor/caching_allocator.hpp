@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <memory>
 
+#include "core/base/error.hpp"
 #include "core/base/memory.hpp"
 
 namespace weft {
@@ -20,10 +21,17 @@ class RawMemory {
 /// Host memory, aligned to 64 bytes (large blocks to huge pages).
 std::unique_ptr<RawMemory> make_host_memory();
 
+/// The limit or the device is exhausted.
+class OutOfMemory : public Error {
+ public:
+  using Error::Error;
+};
+
 struct AllocatorOptions {
   std::size_t limit_bytes = 0;  ///< most bytes taken from the system, live or kept; 0 is no limit
 };
 
+/// allocate() throws OutOfMemory.
 class CachingAllocator : public Allocator {
  public:
   /// Gives the unused blocks outside pools back to the system. Nothing that the device was given may still touch them.

@@ -5,7 +5,6 @@
 
 #include "launcher/data_setup.hpp"
 #include "launcher/evaluation.hpp"
-#include "launcher/ranks.hpp"
 #include "launcher/saved_model.hpp"
 #include "launcher/signals.hpp"
 
@@ -21,8 +20,7 @@ Dataset open_eval_data(const Options& options, const Options& trained) {
   return open_data(data);
 }
 
-ExitStatus eval_checkpoint(const Options& options, MpiRuntime& mpi, CommLog& log) {
-  Session session(options, mpi, log);
+ExitStatus eval_checkpoint(const Options& options, Session& session) {
   const SavedModel saved = load_saved_model(session, options.sample.checkpoint, options.layout);
   const Dataset data = open_eval_data(options, saved.trained);
   if (data.valid.empty()) fail_user("--valid-fraction: found 0, so there is no validation data; give --valid FILE");
@@ -66,7 +64,7 @@ ExitStatus eval_checkpoint(const Options& options, MpiRuntime& mpi, CommLog& log
 
 ExitStatus run_eval(const Options& options) {
   catch_stop_signals();
-  return with_ranks(options, [&](MpiRuntime& mpi, CommLog& log) { return eval_checkpoint(options, mpi, log); });
+  return with_session(options, [&](Session& session) { return eval_checkpoint(options, session); });
 }
 
 }  // namespace weft

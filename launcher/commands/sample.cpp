@@ -1,7 +1,6 @@
 // weft sample: text from a checkpoint.
 #include "core/data/tokenizer.hpp"
 #include "launcher/data_setup.hpp"
-#include "launcher/ranks.hpp"
 #include "launcher/sampling.hpp"
 #include "launcher/saved_model.hpp"
 #include "launcher/signals.hpp"
@@ -51,8 +50,7 @@ void write_sample(const Options& options, Session& session, const SavedModel& sa
   if (session.main_rank()) write(decoder.finish() + "\n");
 }
 
-ExitStatus sample_checkpoint(const Options& options, MpiRuntime& mpi, CommLog& log) {
-  Session session(options, mpi, log);
+ExitStatus sample_checkpoint(const Options& options, Session& session) {
   const SavedModel saved = load_saved_model(session, options.sample.checkpoint, options.layout);
   // A rank that left would end the job in the middle of the first one's text.
   session.log().set_phase("sampling", sampling_allowance);
@@ -65,7 +63,7 @@ ExitStatus sample_checkpoint(const Options& options, MpiRuntime& mpi, CommLog& l
 
 ExitStatus run_sample(const Options& options) {
   catch_stop_signals();
-  return with_ranks(options, [&](MpiRuntime& mpi, CommLog& log) { return sample_checkpoint(options, mpi, log); });
+  return with_session(options, [&](Session& session) { return sample_checkpoint(options, session); });
 }
 
 }  // namespace weft

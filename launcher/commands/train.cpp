@@ -1,6 +1,5 @@
 // weft train
 #include "launcher/product_tables.hpp"
-#include "launcher/ranks.hpp"
 #include "launcher/signals.hpp"
 #include "launcher/trainer.hpp"
 
@@ -8,10 +7,9 @@ namespace weft {
 
 ExitStatus run_train(const Options& options) {
   catch_stop_signals();
-  return with_ranks(options, [&](MpiRuntime& mpi, CommLog& log) {
-    Session session(options, mpi, log, product_table_of_run(mpi.world(), options.run));
-    return Trainer(options, session).run();
-  });
+  return with_session(
+      options, [&](Session& session) { return Trainer(options, session).run(); },
+      [&](Communicator& world) { return product_table_of_run(world, options.run); });
 }
 
 }  // namespace weft

@@ -1,6 +1,7 @@
 #include "fiber_device.hpp"
 
 #include <algorithm>
+#include <csignal>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
@@ -12,12 +13,30 @@ FiberDevice::FiberDevice() {
   data_ = folder_.write("text", text);
 }
 
-Outcome FiberDevice::weft(const Words& words, const Words& environment) const {
+namespace {
+
+Words on_fibers(const Words& environment, const Words& command) {
   Words all = {"env", "WEFT_CUDA_MODULE=" WEFT_FIBER_MODULE};
   all.insert(all.end(), environment.begin(), environment.end());
-  all.push_back(weft_path());
-  all.insert(all.end(), words.begin(), words.end());
-  return run_program(all, 300);
+  all.insert(all.end(), command.begin(), command.end());
+  return all;
+}
+
+}  // namespace
+
+Outcome FiberDevice::weft(const Words& words, const Words& environment) const {
+  Words command = {weft_path()};
+  command.insert(command.end(), words.begin(), words.end());
+  return run_program(on_fibers(environment, command), 300);
+}
+
+Outcome FiberDevice::signal_rank_1(const Training& run, int signal, const Words& environment) const {
+  constexpr int after = 4;  // steps
+  Background job(on_fibers(environment, run.command(2, {"--steps", "100000"})), run.folder());
+  EXPECT_TRUE(wait_until([&] { return run.last_step() >= after || !job.running(); }));
+  EXPECT_TRUE(job.running()) << job.err();
+  if (job.running()) ::kill(run.ranks().at(1), signal);
+  return job.wait();
 }
 
 Outcome FiberDevice::train(const std::string& out, const std::string& device, const Words& more, int ranks,

@@ -18,6 +18,8 @@ class FiberDevice : public testing::Test {
   /// `ranks`: 0 is `weft train` alone, otherwise `weft launch -n RANKS`.
   Outcome train(const std::string& out, const std::string& device, const Words& more = {}, int ranks = 0,
                 const Words& environment = {}) const;
+  /// Two ranks of `run` on it, until rank 1 gets `signal` after some steps.
+  Outcome signal_rank_1(const Training& run, int signal, const Words& environment = {}) const;
   /// A column of metrics.jsonl, by step, as it stands there.
   std::map<int, std::string> column(const std::string& out, const std::string& name) const;
 

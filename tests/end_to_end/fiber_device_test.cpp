@@ -156,14 +156,7 @@ TEST_F(FiberDevice, AFailedCollectiveEndsTheJobUnderZeroToo) {
 
 TEST_F(FiberDevice, AKilledRankEndsTheJob) {
   const Training run({"--device", "cuda"});
-  Words words = {"env", "WEFT_CUDA_MODULE=" WEFT_FIBER_MODULE};
-  const Words command = run.command(2, {"--steps", "100000"});
-  words.insert(words.end(), command.begin(), command.end());
-  Background job(words, run.folder());
-  ASSERT_TRUE(wait_until([&] { return run.last_step() >= 2 || !job.running(); }));
-  ASSERT_TRUE(job.running()) << job.err();
-  ::kill(run.ranks().at(1), SIGKILL);
-  const Outcome outcome = job.wait();
+  const Outcome outcome = signal_rank_1(run, SIGKILL);
   EXPECT_EQ(outcome.status, 3) << outcome.err;
   EXPECT_THAT(outcome.err, HasSubstr("was killed by SIGKILL"));
   EXPECT_TRUE(run.nobody_left());

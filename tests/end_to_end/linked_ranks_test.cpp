@@ -13,7 +13,7 @@ using testing::HasSubstr;
 
 class LinkedRanks : public FiberDevice {
  protected:
-  const Words links_ = {"CUDA_HOME=" WEFT_FAKE_NCCL_HOME};
+  const Words links_ = {"CUDA_HOME=" WEFT_FAKE_NCCL_HOME, "WEFT_FAKE_NCCL_MEET=1"};
 
   Outcome train_linked(const std::string& out, const Words& more, int ranks, Words environment = {}) const {
     Words words = {"--dtype", "f32", "--gpu-comm", "nccl", "--batch", "8"};
@@ -58,7 +58,10 @@ TEST_F(LinkedRanks, TrainAsTheCpuDoesUnderEverySharding) {
 TEST_F(LinkedRanks, RecordedStepsWithTheirCollectivesGiveTheBitsOfEagerOnes) {
   for (const auto& [name, words] : {std::pair<std::string, Words>{"dp", {"--grad-wire", "bf16"}},
                                     {"tp", {"--tp", "2"}},
-                                    {"zero", {"--zero", "3"}}}) {
+                                    {"zero1", {"--zero", "1", "--valid-every", "2"}},
+                                    // A validation right before the recording, and one between replays.
+                                    {"zero3", {"--zero", "3", "--valid-every", "2"}},
+                                    {"zero3_later", {"--zero", "3", "--valid-every", "4"}}}) {
     SCOPED_TRACE(name);
     Words eager = words;
     eager.insert(eager.end(), {"--cuda-graph", "off"});
@@ -88,17 +91,20 @@ TEST_F(LinkedRanks, AnAsynchronousErrorEndsTheJobAndNamesTheRankAndTheGroup) {
   EXPECT_THAT(outcome.err, HasSubstr("remote process exited"));
 }
 
+// The end of its groups would wait for the rank that goes on.
+TEST_F(LinkedRanks, ARankThatFailsAloneSaysWhyBeforeItsGroupsEnd) {
+  for (const char* replay : {"auto", "off"}) {
+    const Outcome outcome = train_linked(std::string("alone_") + replay, {"--steps", "100000", "--cuda-graph", replay},
+                                         2, {"WEFT_TEST_COMM=all_reduce:dp+sp:first=5,count=1,rank=1,fail"});
+    EXPECT_EQ(outcome.status, 3) << outcome.err;
+    EXPECT_THAT(outcome.err, testing::ContainsRegex("rank 1 on [^,]+, step [0-9]+, [a-z]+: .*all_reduce"));
+    EXPECT_THAT(outcome.err, testing::Not(HasSubstr("has waited")));
+  }
+}
+
 TEST_F(LinkedRanks, AKilledRankEndsTheJob) {
   const Training run({"--device", "cuda", "--gpu-comm", "nccl"});
-  Words words = {"env", "WEFT_CUDA_MODULE=" WEFT_FIBER_MODULE};
-  words.insert(words.end(), links_.begin(), links_.end());
-  const Words command = run.command(2, {"--steps", "100000"});
-  words.insert(words.end(), command.begin(), command.end());
-  Background job(words, run.folder());
-  ASSERT_TRUE(wait_until([&] { return run.last_step() >= 4 || !job.running(); }));
-  ASSERT_TRUE(job.running()) << job.err();
-  ::kill(run.ranks().at(1), SIGKILL);
-  const Outcome outcome = job.wait();
+  const Outcome outcome = signal_rank_1(run, SIGKILL, links_);
   EXPECT_EQ(outcome.status, 3) << outcome.err;
   EXPECT_THAT(outcome.err, HasSubstr("was killed by SIGKILL"));
   EXPECT_TRUE(run.nobody_left());
@@ -106,18 +112,10 @@ TEST_F(LinkedRanks, AKilledRankEndsTheJob) {
 
 TEST_F(LinkedRanks, AStoppedRankIsNamedWithTheCollectiveThatItKeepsOthersFrom) {
   const Training run({"--device", "cuda", "--gpu-comm", "nccl", "--timeout", "5"});
-  Words words = {"env", "WEFT_CUDA_MODULE=" WEFT_FIBER_MODULE};
-  words.insert(words.end(), links_.begin(), links_.end());
-  const Words command = run.command(2, {"--steps", "100000"});
-  words.insert(words.end(), command.begin(), command.end());
-  Background job(words, run.folder());
-  ASSERT_TRUE(wait_until([&] { return run.last_step() >= 4 || !job.running(); }));
-  ASSERT_TRUE(job.running()) << job.err();
-  ::kill(run.ranks().at(1), SIGSTOP);
-  const Outcome outcome = job.wait();
+  const Outcome outcome = signal_rank_1(run, SIGSTOP, links_);
   EXPECT_EQ(outcome.status, 3) << outcome.err;
   EXPECT_THAT(outcome.err, HasSubstr("rank 1 (host"));
-  EXPECT_THAT(outcome.err, testing::ContainsRegex("rank 0: step [0-9]+, replay, (running|waiting in) all_reduce"));
+  EXPECT_THAT(outcome.err, testing::ContainsRegex("rank 0: step [0-9]+, [a-z]+, (running|waiting in) all_reduce"));
   EXPECT_TRUE(run.nobody_left());
 }
 

@@ -2,8 +2,11 @@
 // that share it out.
 #include <gmock/gmock.h>
 
+#include <algorithm>
+#include <cmath>
 #include <filesystem>
 #include <fstream>
+#include <map>
 
 #include "run_weft.hpp"
 
@@ -25,12 +28,18 @@ class MemoryLimit : public testing::Test {
   Outcome train(const std::string& out, int ranks, const Words& more) const {
     Words words = {"env", "OMP_NUM_THREADS=1", weft_path()};
     if (ranks > 1) words.insert(words.end(), {"launch", "-n", std::to_string(ranks), "--"});
-    for (const std::string& word :
-         Words{"train",    "--data", data_,           "--out", folder_ / out, "--quiet", "--device",       "cpu",
-               "--layers", "6",      "--d-model",     "256",   "--heads",     "4",       "--seq",          "16",
-               "--batch",  "4",      "--micro-batch", "1",     "--threads",   "1",       "--memory-limit", "60M",
-               "--steps",  "2",      "--dtype",       "f32"})
-      words.push_back(word);
+    words.insert(words.end(), {"train", "--data", data_, "--out", folder_ / out, "--quiet", "--device", "cpu"});
+    for (const auto& [option, value] : std::map<std::string, std::string>{{"layers", "6"},
+                                                                          {"d-model", "256"},
+                                                                          {"heads", "4"},
+                                                                          {"seq", "16"},
+                                                                          {"batch", "4"},
+                                                                          {"micro-batch", "1"},
+                                                                          {"threads", "1"},
+                                                                          {"memory-limit", "60M"},
+                                                                          {"steps", "2"},
+                                                                          {"dtype", "f32"}})
+      if (std::ranges::find(more, "--" + option) == more.end()) words.insert(words.end(), {"--" + option, value});
     words.insert(words.end(), more.begin(), more.end());
     return run_program(words, 120);
   }
@@ -51,6 +60,26 @@ TEST_F(MemoryLimit, RefusesWhatOneRankCannotHoldAndSaysByHowMuch) {
   EXPECT_THAT(alone.err, AllOf(HasSubstr("--memory-limit: found "), HasSubstr("parameters 2"),
                                HasSubstr("MiB too much"), HasSubstr("no --zero and --recompute fit")));
   EXPECT_FALSE(std::filesystem::exists(folder_ / "alone"));
+}
+
+// Nothing beside the training takes memory: not what measures the machine's speed, nor the validations.
+TEST_F(MemoryLimit, TrainsAndValidatesJustAboveWhatTheRefusalNames) {
+  const Words every = {"--valid-every", "1"};
+  const auto with = [&](const std::string& limit) {
+    Words words = every;
+    words.insert(words.end(), {"--memory-limit", limit});
+    return words;
+  };
+  const Outcome refused = train("refused", 1, with("1M"));
+  EXPECT_EQ(refused.status, 2) << refused.err;
+  const std::string named = "a rank needs ";
+  const auto at = refused.err.find(named);
+  ASSERT_NE(at, std::string::npos) << refused.err;
+  const double needed = std::stod(refused.err.substr(at + named.size()));
+  EXPECT_NE(refused.err.find("MiB at least"), std::string::npos) << refused.err;
+  const Outcome trained = train("trained", 1, with(std::to_string(std::lround(1024 * 1.05 * needed)) + "K"));
+  EXPECT_EQ(trained.status, 0) << trained.err;
+  EXPECT_EQ(rows("trained"), 2u);
 }
 
 TEST_F(MemoryLimit, NamesTheStagesThatFit) {

@@ -10,16 +10,21 @@ constexpr std::array categories = {MemoryUse::parameter, MemoryUse::gradient, Me
 
 std::size_t peak(const MemoryStats& stats, MemoryUse use) { return stats.peak[static_cast<std::size_t>(use)]; }
 
-MemoryStats measured(const Layout& layout) {
+/// `validated`: sequences that a rank validates at a time after the second step; 0: none.
+MemoryStats measured(const Layout& layout, std::int64_t validated) {
   TrainingRun run(world(), layout);
-  for (int step = 1; step <= 3; ++step) run.step(step);
+  for (int step = 1; step <= 3; ++step) {
+    run.step(step);
+    if (step == 2 && validated > 0) run.validate(validated);
+  }
   run.settle();
   return run.exec().memory().stats();
 }
 
-void expect_predicted(const Layout& layout) {
-  const MemoryPlan plan = TrainingRun(world(), layout).plan();
-  const MemoryStats found = measured(layout), predicted = predict_memory(plan);
+void expect_predicted(const Layout& layout, std::int64_t validated = 0) {
+  MemoryPlan plan = TrainingRun(world(), layout).plan();
+  plan.validated = validated;
+  const MemoryStats found = measured(layout, validated), predicted = predict_memory(plan);
   for (const MemoryUse use : categories) {
     // oneDNN fills its copies of weights up to blocks, which is much of weights so small.
     const bool filled = use == MemoryUse::parameter && layout.compute == DType::bf16 && plan.facts.fast_bf16;
@@ -36,6 +41,26 @@ TEST(MemoryTest, OfEveryLayoutIsPredicted) {
       in.compute = compute;
       expect_predicted(in);
     }
+}
+
+TEST(MemoryTest, OfAValidationThatTakesMoreThanAStepIsPredicted) {
+  Layout layout;
+  layout.mesh = {1, world().size(), 1, 1};
+  for (const ZeroStage zero : {ZeroStage::none, ZeroStage::parameters}) {
+    layout.zero = zero;
+    expect_predicted(layout, 160);
+  }
+  MemoryPlan plan = TrainingRun(world(), layout).plan();
+  const MemoryStats step = predict_memory(plan);
+  plan.validated = 160;
+  const MemoryStats both = predict_memory(plan);
+  EXPECT_GT(peak(both, MemoryUse::activation), peak(step, MemoryUse::activation));
+  // Beside a recorded step's memory, not in its place.
+  plan.recorded = true;
+  EXPECT_NEAR(static_cast<double>(peak(predict_memory(plan), MemoryUse::activation)),
+              static_cast<double>(peak(step, MemoryUse::activation) + peak(both, MemoryUse::activation)),
+              0.05 * static_cast<double>(peak(both, MemoryUse::activation)));
+  EXPECT_GT(predict_memory(plan).total_peak, both.total_peak);
 }
 
 TEST(MemoryTest, FallsByStageToTheFormulas) {

@@ -4,6 +4,7 @@
 #include <array>
 #include <cmath>
 
+#include "launcher/evaluation.hpp"
 #include "models/registry.hpp"
 #include "parallel/layers/sequence_attention.hpp"
 #include "tests/distributed/mpi_test.hpp"
@@ -127,6 +128,14 @@ TrainingRun::TrainingRun(Communicator& ranks, const Layout& layout)
   options_.buckets = {layout.zero, layout.wire};
   options_.recompute = layout.recompute;
   step_ = std::make_unique<TrainingStep>(Worker{engine_, mesh_, comm_log()}, *built_, *optimizer_, *sampler_, options_);
+}
+
+void TrainingRun::validate(std::int64_t sequences) {
+  EvaluationOptions options;
+  options.micro_batch = sequences;
+  options.compute = layout_.compute;
+  options.sharding = options_.sharding;
+  evaluate({engine_, mesh_, comm_log()}, *built_->model, EvalWindows(text(), seq), options, [] { return false; });
 }
 
 MemoryPlan TrainingRun::plan() {

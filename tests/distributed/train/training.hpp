@@ -42,6 +42,8 @@ class TrainingRun {
   TrainingRun(Communicator& ranks, const Layout& layout);
   StepResult step(int number);
   void settle() { step_->settle(); }
+  /// `sequences` a rank at a time, of this run's batches.
+  void validate(std::int64_t sequences);
   ParameterStore& parameters() { return built_->store; }
   Optimizer& optimizer() { return *optimizer_; }
   ExecContext& exec() { return engine_.exec(); }
