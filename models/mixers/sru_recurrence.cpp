@@ -1,5 +1,6 @@
 #include "models/mixers/sru_recurrence.hpp"
 
+#include <algorithm>
 #include <cmath>
 
 #include "parallel/layers/token_neighbours.hpp"
@@ -7,10 +8,11 @@
 namespace weft {
 
 SruRecurrence::SruRecurrence(const BuildContext& build, std::int64_t width, Skip skip, bool causal,
-                             const SruOptions& options) {
+                             const SruOptions& options)
+    : width_(width), held_(held_channels(build, width)) {
   if (!causal && width % 2 != 0) fail_user("--d-model: two directions do not divide a state of {} channels", width);
   const auto channels = [&](const char* name, Init init) {
-    return &build.build.param(name, Slice::whole({width}), init);
+    return &build.build.param(name, channel_slice(build, {width}, width), init);
   };
   scan_.cell = options.state_in_gates ? ScanCell::sru : ScanCell::sru_affine;
   if (options.state_in_gates) {
@@ -22,13 +24,14 @@ SruRecurrence::SruRecurrence(const BuildContext& build, std::int64_t width, Skip
   scan_.tanh = options.tanh;
   scan_.skip_in_u = skip == Skip::own_column;
   if (options.rescale && skip == Skip::input) scan_.skip_scale = std::sqrt(1 + 2 * std::exp(options.highway_bias));
-  if (!causal) scan_.reverse_from = width / 2;
-  if (!options.state_in_gates && causal) scan_.neighbours = token_neighbours(build);
+  if (!causal) scan_.reverse_from = std::clamp<std::int64_t>(width / 2 - held_.begin, 0, held_.size());
+  if (!options.state_in_gates) scan_.neighbours = token_neighbours(build);
 }
 
 ops::Scanned SruRecurrence::forward(OpContext& cx, const Tensor& u, const Tensor& x, const Tensor& mask,
                                     const MixerState* state) const {
-  return ops::scan(cx, scan_, u, scan_.skip_in_u ? Tensor{} : x, mask, state ? state->carried(0) : Tensor{});
+  return ops::scan(cx, scan_, u, scan_.skip_in_u ? Tensor{} : take_channels(cx, x, held_), mask,
+                   state ? state->carried(0) : Tensor{});
 }
 
 }  // namespace weft

@@ -42,7 +42,7 @@ TEST_F(LayoutsTest, EveryMeshEqualsOneRank) {
 TEST_F(LayoutsTest, ChannelsOfARecurrenceOverTensorParallelRanksEqualOneRank) {
   const int ranks = world().size();
   if (ranks == 1 || ranks > 4) return;  // alone it is the reference itself; more ranks show nothing new
-  for (const std::string mixer : {"mingru", "minlstm", "qrnn", "qrnn-f"})
+  for (const std::string mixer : {"mingru", "minlstm", "qrnn", "qrnn-f", "sru", "sru-affine", "srupp", "mean"})
     for (const bool shared : {true, false}) {
       if (shared && mixer == "qrnn") continue;  // its window reads whole rows
       Layout layout;
