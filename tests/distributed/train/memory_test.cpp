@@ -38,6 +38,15 @@ TEST(MemoryTest, OfEveryLayoutIsPredicted) {
     }
 }
 
+TEST(MemoryTest, OfARecurrenceOverChannelsIsPredicted) {
+  for (const std::string mixer : {"srupp", "mean"})
+    for (const bool shared : {true, false}) {
+      Layout layout{.mesh = {1, 1, 1, world().size()}, .mixer = mixer};
+      layout.sharding.tp_sequence = shared;
+      expect_predicted(layout);
+    }
+}
+
 TEST(MemoryTest, FallsByStageToTheFormulas) {
   const auto n = static_cast<double>(world().size());
   MemoryPlan plan = TrainingRun(world(), Layout{}).plan();
