@@ -100,6 +100,7 @@ ShardingOptions plan_sharding(const LayoutOptions& layout, const LmConfig& confi
   // Shared-out rows move as many bytes forward as whole ones, and hold and work on 1/tp of the stream.
   sharding.tp_sequence = layout.tp_sequence != TpSequenceChoice::off && !mixer.whole_rows;
   sharding.contiguous_tokens = !mixer.uses_heads;
+  sharding.relay_parts = layout.relay_parts;
   if (!mixer.uses_heads) return sharding;
   switch (layout.sp_attention) {
     case SpAttentionChoice::automatic:

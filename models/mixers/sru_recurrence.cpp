@@ -9,7 +9,7 @@ namespace weft {
 
 SruRecurrence::SruRecurrence(const BuildContext& build, std::int64_t width, Skip skip, bool causal,
                              const SruOptions& options)
-    : width_(width), held_(held_channels(build, width)) {
+    : width_(width), held_(held_channels(build, width)), relay_(build, 1, held_.size()) {
   if (!causal && width % 2 != 0) fail_user("--d-model: two directions do not divide a state of {} channels", width);
   const auto channels = [&](const char* name, Init init) {
     return &build.build.param(name, channel_slice(build, {width}, width), init);
@@ -30,8 +30,16 @@ SruRecurrence::SruRecurrence(const BuildContext& build, std::int64_t width, Skip
 
 ops::Scanned SruRecurrence::forward(OpContext& cx, const Tensor& u, const Tensor& x, const Tensor& mask,
                                     const MixerState* state) const {
-  return ops::scan(cx, scan_, u, scan_.skip_in_u ? Tensor{} : take_channels(cx, x, held_), mask,
-                   state ? state->carried(0) : Tensor{});
+  const Tensor skip = scan_.skip_in_u ? Tensor{} : take_channels(cx, x, held_);
+  const Tensor first = state ? state->carried(0) : Tensor{};
+  if (scan_.neighbours) return ops::scan(cx, scan_, u, skip, mask, first);
+  const TokenRelay::Output out = relay_.run(
+      cx, {u, skip, mask}, first.defined() ? std::vector{first} : std::vector<Tensor>{},
+      [this](OpContext& part, std::vector<Tensor> in, const std::vector<Tensor>& before) {
+        const ops::Scanned scanned = ops::scan(part, scan_, in[0], in[1], in[2], before.empty() ? Tensor{} : before[0]);
+        return TokenRelay::Output{scanned.h, {scanned.final}};
+      });
+  return {out.y, out.last.empty() ? Tensor{} : out.last[0]};
 }
 
 }  // namespace weft

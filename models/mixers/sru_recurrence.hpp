@@ -3,6 +3,7 @@
 #include "core/ops/scan.hpp"
 #include "models/mixers/sru.hpp"
 #include "parallel/layers/channels.hpp"
+#include "parallel/layers/token_relay.hpp"
 
 namespace weft {
 
@@ -29,6 +30,7 @@ class SruRecurrence {
   std::int64_t width_;
   Range held_;
   ops::ScanOptions scan_;
+  TokenRelay relay_;  ///< of states that stand in gates; others go by the scan's neighbours
 };
 
 }  // namespace weft

@@ -146,6 +146,22 @@ TEST(BytesTest, LinearRecurrencesGatherTheMapsOfTheirPartsAndPassAWindowsTokens)
   }
 }
 
+TEST(BytesTest, RecurrencesHandTheirStateOnOnceAndItsGradientBack) {
+  Communicator& ranks = world();
+  for (const auto& [mixer, states] : {std::pair<std::string, double>{"lstm", 2}, {"gru", 1}, {"sru", 1}})
+    for (const std::int64_t parts : {1, 4}) {
+      Layout layout{.mesh = {1, 1, ranks.size(), 1}};
+      layout.mixer = mixer;
+      layout.sharding.relay_parts = parts;
+      const LmConfig lm = config(layout);
+      const double layers = static_cast<double>(lm.layers), width = static_cast<double>(lm.d_model);
+      const double n = ranks.size();
+      double all = moved(ranks, layout)[{"sp", CollectiveKind::send}];
+      ranks.all_reduce(MutView(&all, {1}, DType::f64)).wait();
+      EXPECT_NEAR(all, 2 * layers * (n - 1) * states * 4 * batch * width, 1e-6 * (all + 1)) << mixer << " " << parts;
+    }
+}
+
 TEST(BytesTest, HeadExchangeMovesEachRowTwiceForwardAndTwiceBackward) {
   Communicator& ranks = world();
   int checked = 0;

@@ -105,6 +105,25 @@ TEST_F(LayoutsTest, TokensOfALinearRecurrenceOverSequenceParallelRanksEqualOneRa
   }
 }
 
+TEST_F(LayoutsTest, TokensOfARecurrenceThatGoesFromRankToRankInPartsOfTheBatchEqualOneRank) {
+  const int ranks = world().size();
+  if (ranks == 1 || ranks > 4) return;
+  for (const std::string mixer : {"elman", "lstm", "gru", "sru"})
+    for (const std::int64_t parts : {0, 1, 3}) {
+      Layout layout;
+      layout.mixer = mixer;
+      layout.mesh = {1, 1, ranks, 1};
+      layout.micro_batch = parts == 1 ? batch : 5;
+      layout.sharding.relay_parts = parts;
+      expect_equal(layout, name_of(layout));
+      if (ranks < 4 || parts < 3) continue;
+      layout.mesh = {1, 2, 2, 1};
+      layout.zero = ZeroStage::parameters;
+      layout.recompute = mixer == "gru" ? Recompute::attention : Recompute::block;
+      expect_equal(layout, name_of(layout));
+    }
+}
+
 TEST_F(LayoutsTest, TheReferenceRunLearns) {
   for (const Style style : {Style::gpt2, Style::llama})
     EXPECT_GT(alone(style).losses.front() - alone(style).losses.back(), 1.0);
