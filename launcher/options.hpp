@@ -104,6 +104,7 @@ struct LayoutOptions {
   std::int64_t pp = 1;
   TpSequenceChoice tp_sequence = TpSequenceChoice::automatic;
   SpAttentionChoice sp_attention = SpAttentionChoice::automatic;
+  std::int64_t relay_parts = 0;  ///< 0: chosen
   std::int64_t zero = 0;  ///< ZeRO stage, 0 to 3
   RecomputeChoice recompute = RecomputeChoice::none;
   double bucket_mb = 4;  ///< gradient bucket, MiB

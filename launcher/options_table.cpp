@@ -204,6 +204,10 @@ void add_layout(TableMaker& t) {
   choice(t.add("sp-attention", "auto|ring|exchange", "keys and values go round the ranks, or heads change places",
                tuned | for_eval),
          sp_attention_names, WEFT_FIELD(layout.sp_attention));
+  auto& parts = t.add("relay-parts", "N", "parts of a batch that a recurrence hands from sp rank to sp rank one by one",
+                      tuned | for_eval);
+  integer(parts, {0, 1 << 24}, WEFT_FIELD(layout.relay_parts));
+  parts.shown_default = "chosen by its size";
   integer(t.add("pp", "N", "pipeline stages", training), {1, 1 << 24}, WEFT_FIELD(layout.pp));
   integer(t.add("zero", "0..3", "what dp and sp ranks share out: 1 optimizer state, 2 gradients too, 3 parameters too",
                 training),

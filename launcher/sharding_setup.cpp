@@ -36,12 +36,9 @@ bool exchange_fits(const LmConfig& config, int tp, int sp) {
 /// What is wrong with a layout; empty if it fits.
 std::string misfit(const Ranks& ranks, const LayoutOptions& layout, const LmConfig& config, const LayoutNeeds& needs) {
   const MixerEntry& mixer = find_mixer(config.mixer);
-  if (const bool tokens = ranks.sp > 1 && !mixer.shards_sp; tokens || (ranks.tp > 1 && !mixer.shards_tp))
-    return fmt::format("--{}: found {}; the mixer {} works on whole sequences on one rank, 1 would be right",
-                       tokens ? "sp" : "tp", tokens ? ranks.sp : ranks.tp, config.mixer);
-  if (mixer.whole_rows && ranks.tp > 1 && layout.tp_sequence == TpSequenceChoice::on)
-    return fmt::format("--tp-sequence: found on; the mixer {} needs all rows of the stream, off would be right",
-                       config.mixer);
+  if (std::string wrong = mixer_misfit(mixer, ranks.sp, ranks.tp, layout.tp_sequence == TpSequenceChoice::on);
+      !wrong.empty())
+    return wrong;
   if (ranks.tp > config.d_model)
     return fmt::format("--tp: found {}; --d-model {} goes over that many ranks or fewer", ranks.tp, config.d_model);
   if (mixer.uses_heads && !heads_fit(config.heads, config.kv_heads, ranks.tp))
@@ -103,6 +100,7 @@ ShardingOptions plan_sharding(const LayoutOptions& layout, const LmConfig& confi
   // Shared-out rows move as many bytes forward as whole ones, and hold and work on 1/tp of the stream.
   sharding.tp_sequence = layout.tp_sequence != TpSequenceChoice::off && !mixer.whole_rows;
   sharding.contiguous_tokens = !mixer.uses_heads;
+  sharding.relay_parts = layout.relay_parts;
   if (!mixer.uses_heads) return sharding;
   switch (layout.sp_attention) {
     case SpAttentionChoice::automatic:

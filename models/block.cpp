@@ -49,16 +49,11 @@ std::vector<WeightRows> up_rows(const BuildContext& build, const LmConfig& confi
 }
 
 std::unique_ptr<Mixer> make_mixer(const BuildContext& build, const LmConfig& config, std::int64_t layer) {
-  std::unique_ptr<Mixer> mixer = find_mixer(config.mixer).make(build.child("mixer"), mixer_options(config, layer));
-  const auto refuse = [&](Axis axis) {
-    const int ranks = build.mesh.size(axis);
-    if (ranks > 1)
-      fail_user("--{}: found {}; the mixer {} works on whole sequences on one rank, --{} 1 would be right",
-                name_of(axis), ranks, config.mixer, name_of(axis));
-  };
-  if (!mixer->traits().heads_shardable) refuse(Axis::tp);
-  if (!mixer->traits().tokens_shardable) refuse(Axis::sp);
-  return mixer;
+  const MixerEntry& entry = find_mixer(config.mixer);
+  const std::string wrong =
+      mixer_misfit(entry, build.mesh.size(Axis::sp), build.mesh.size(Axis::tp), build.sharding.tp_sequence);
+  if (!wrong.empty()) fail_user("{}", wrong);
+  return entry.make(build.child("mixer"), mixer_options(config, layer));
 }
 
 }  // namespace

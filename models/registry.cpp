@@ -15,10 +15,10 @@ namespace {
 
 constexpr auto table = std::to_array<MixerEntry>({
     {.name = "attention", .make = &make_attention, .uses_heads = true, .shards_tp = true, .shards_sp = true},
-    {"elman", &make_elman, PositionStyle::none},
-    {"gru", &make_gru, PositionStyle::none},
-    {"lstm", &make_lstm, PositionStyle::none},
-    {.name = "mean", .make = &make_mean, .shards_sp = true},
+    {.name = "elman", .make = &make_elman, .positions = PositionStyle::none, .shards_sp = true},
+    {.name = "gru", .make = &make_gru, .positions = PositionStyle::none, .shards_sp = true},
+    {.name = "lstm", .make = &make_lstm, .positions = PositionStyle::none, .shards_sp = true},
+    {.name = "mean", .make = &make_mean, .shards_tp = true, .shards_sp = true},
     {.name = "mingru", .make = &make_mingru, .positions = PositionStyle::none, .shards_tp = true, .shards_sp = true},
     {.name = "minlstm", .make = &make_minlstm, .positions = PositionStyle::none, .shards_tp = true, .shards_sp = true},
     {.name = "qrnn",
@@ -28,9 +28,13 @@ constexpr auto table = std::to_array<MixerEntry>({
      .shards_sp = true,
      .whole_rows = true},
     {.name = "qrnn-f", .make = &make_qrnn_f, .positions = PositionStyle::none, .shards_tp = true, .shards_sp = true},
-    {"sru", &make_sru, PositionStyle::none},
-    {.name = "sru-affine", .make = &make_sru_affine, .positions = PositionStyle::none, .shards_sp = true},
-    {"srupp", &make_sru_plus_plus, PositionStyle::none},
+    {.name = "sru", .make = &make_sru, .positions = PositionStyle::none, .shards_tp = true, .shards_sp = true},
+    {.name = "sru-affine",
+     .make = &make_sru_affine,
+     .positions = PositionStyle::none,
+     .shards_tp = true,
+     .shards_sp = true},
+    {.name = "srupp", .make = &make_sru_plus_plus, .positions = PositionStyle::none, .shards_tp = true},
 });
 
 }  // namespace
@@ -43,6 +47,18 @@ const MixerEntry& find_mixer(std::string_view name) {
   std::string names;
   for (const MixerEntry& entry : table) names += (names.empty() ? "" : ", ") + std::string(entry.name);
   fail_user("--model: there is no mixer \"{}\"; there are {}", name, names);
+}
+
+std::string mixer_misfit(const MixerEntry& mixer, int sp, int tp, bool shared_rows) {
+  const auto refused = [&](std::string_view axis, int ranks, std::string_view why) {
+    return fmt::format("--{}: found {}; the mixer {} {}, 1 would be right", axis, ranks, mixer.name, why);
+  };
+  if (sp > 1 && !mixer.shards_sp) return refused("sp", sp, "works on whole sequences on one rank");
+  if (tp > 1 && !mixer.shards_tp) return refused("tp", tp, "has all its channels on one rank");
+  if (tp > 1 && shared_rows && mixer.whole_rows)
+    return fmt::format("--tp-sequence: found on; the mixer {} needs all rows of the stream, off would be right",
+                       mixer.name);
+  return {};
 }
 
 }  // namespace weft

@@ -28,6 +28,10 @@ std::span<const MixerEntry> mixers();
 /// Throws UserError that lists the mixers when there is none of that name.
 const MixerEntry& find_mixer(std::string_view name);
 
+/// One line that names the option where the mixer does not go over so many ranks, or, with `shared_rows`, over tp ranks that
+/// share the stream's rows out; empty where it does.
+std::string mixer_misfit(const MixerEntry& mixer, int sp, int tp, bool shared_rows);
+
 /// A model preset's text (`option = value` lines) by name; nothing where there is none.
 std::optional<std::string> find_preset(std::string_view name);
 /// Names of all presets, in order.

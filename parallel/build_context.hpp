@@ -17,6 +17,8 @@ struct ShardingOptions {
   SequenceAttention sp_attention = SequenceAttention::ring;
   /// Each sp rank has one interval of a sequence, in order, as recurrences need it.
   bool contiguous_tokens = false;
+  /// Into how many parts a batch goes where a recurrence hands its state from sp rank to sp rank; 0: chosen by its size.
+  std::int64_t relay_parts = 0;
   /// Where products and the tp collectives of their rows overlap, they go in chunks of at least so many rows.
   std::int64_t chunk_rows = 512;
   /// Rows that go through the vocabulary-parallel loss at a time, at most.

@@ -129,11 +129,12 @@ Scanned scan(OpContext& cx, const ScanOptions& options, const Tensor& u, const T
   return out;
 }
 
-Tensor sequence_dropout(OpContext& cx, std::int64_t batch, std::int64_t cols, float p, int site) {
+Tensor sequence_dropout(OpContext& cx, std::int64_t batch, std::int64_t cols, Range held, float p, int site) {
   DropoutSpec spec = cx.dropout(p, site, cols);
   if (spec.p == 0) return {};
   spec.rows = {.first_sequence = cx.tokens.first_sequence};  // a row is a sequence of one token
-  Tensor mask = cx.empty({batch, cols}, DType::f32);
+  spec.col_begin = held.begin;
+  Tensor mask = cx.empty({batch, held.size()}, DType::f32);
   cx.kernels().elementwise.fill(cx.exec, 1.0f, mask.mut());
   cx.kernels().dropout.apply(cx.exec, mask.view(), spec, mask.mut());
   return mask;

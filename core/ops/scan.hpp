@@ -1,5 +1,6 @@
 // Elementwise recurrences over the products of all steps; core/kernels/scan.hpp has the cells' equations.
 #pragma once
+#include "core/base/range.hpp"
 #include "core/ops/context.hpp"
 #include "core/ops/neighbours.hpp"
 
@@ -30,8 +31,9 @@ struct Scanned {
 Scanned scan(OpContext& cx, const ScanOptions& options, const Tensor& u, const Tensor& skip = {},
              const Tensor& mask = {}, const Tensor& initial = {});
 
-/// Factors [B, cols] of dropout, f32, the same for all tokens of a sequence; undefined without dropout.
-Tensor sequence_dropout(OpContext& cx, std::int64_t batch, std::int64_t cols, float p, int site);
+/// Factors f32 [B, held] of dropout for the channels `held` of `cols`, the same for all tokens of a sequence; undefined without
+/// dropout.
+Tensor sequence_dropout(OpContext& cx, std::int64_t batch, std::int64_t cols, Range held, float p, int site);
 
 struct Windowed {
   Tensor y;        ///< [B, T, size·D]

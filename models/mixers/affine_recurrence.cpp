@@ -4,25 +4,11 @@
 #include <cmath>
 
 #include "core/ops/scan.hpp"
-#include "parallel/layers/linear.hpp"
+#include "parallel/layers/channels.hpp"
 #include "parallel/layers/token_neighbours.hpp"
 
 namespace weft {
 namespace {
-
-Range held_channels(const BuildContext& build, std::int64_t width) {
-  const int ranks = build.mesh.size(Axis::tp);
-  if (ranks > width) fail_user("--tp: found {}; --d-model {} goes over that many ranks or fewer", ranks, width);
-  return share_of(width, ranks, build.mesh.coordinate(Axis::tp));
-}
-
-// The rows of the fused product [u0|u1|…] that make the channels held.
-std::vector<WeightRows> gate_rows(const Range& held, int gates, std::int64_t width) {
-  std::vector<WeightRows> rows;
-  for (std::int64_t gate = 0; gate < gates; ++gate)
-    rows.push_back({{gate * width + held.begin, gate * width + held.end}});
-  return rows;
-}
 
 class AffineRecurrence final : public Mixer {
  public:
@@ -30,22 +16,17 @@ class AffineRecurrence final : public Mixer {
       : causal_(options.causal), width_(options.d_model), window_(recurrence.window),
         held_(held_channels(build, width_)),
         in_(build.child("in"), width_ * window_, traits_of(recurrence.cell).gates * width_,
-            gate_rows(held_, traits_of(recurrence.cell).gates, width_),
+            channel_rows(held_, traits_of(recurrence.cell).gates, width_),
             {options.bias, 1 / std::sqrt(3.0 * static_cast<double>(width_ * window_))}),
         out_(build.child("out"), width_, width_, held_, {options.bias, options.out_deviation}) {
     scan_.cell = recurrence.cell;
     scan_.neighbours = token_neighbours(build);
-    if (window_ > 1 && build.mesh.size(Axis::tp) > 1 && build.sharding.tp_sequence)
-      fail_user("--tp-sequence: found on; a window of {} tokens needs all rows of the stream, off would be right",
-                window_);
     if (causal_) return;
     if (width_ % 2 != 0) fail_user("--d-model: two directions do not divide {} channels", width_);
     scan_.reverse_from = std::clamp<std::int64_t>(width_ / 2 - held_.begin, 0, held_.size());
   }
 
-  MixerTraits traits() const override {
-    return {.causal = causal_, .heads_shardable = true, .tokens_shardable = causal_, .unbounded = true};
-  }
+  MixerTraits traits() const override { return {.causal = causal_, .unbounded = true}; }
 
   Tensor forward(OpContext& cx, const MixerInput& input, MixerState* state) const override {
     WEFT_CHECK(!state || causal_, "two directions carry no state");

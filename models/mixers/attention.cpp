@@ -62,9 +62,7 @@ class Attention final : public Mixer {
              {options.bias, options.out_deviation}),
         dropout_site_(build.build.dropout_site()) {}
 
-  MixerTraits traits() const override {
-    return {.causal = options_.causal, .heads_shardable = true, .tokens_shardable = true};
-  }
+  MixerTraits traits() const override { return {.causal = options_.causal}; }
 
   Tensor forward(OpContext& cx, const MixerInput& input, MixerState* state) const override {
     Tensor qkv = qkv_.forward(cx, input.x);

@@ -42,12 +42,10 @@ struct MixerState {
   }
 };
 
-/// How a mixer can be spread, and what it may see.
+/// What a mixer may see. The mesh axes that it goes over stand in the registry.
 struct MixerTraits {
   bool causal = true;
-  bool heads_shardable = false;   ///< over tp by heads or channels
-  bool tokens_shardable = false;  ///< over sp by tokens
-  bool unbounded = false;         ///< the state has one size however many tokens it has seen
+  bool unbounded = false;  ///< the state has one size however many tokens it has seen
 };
 
 /// x: the residual stream, [B, T, d_model], or where the tp ranks share its rows out (OpContext::stream) those of this rank,

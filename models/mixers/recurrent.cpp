@@ -7,6 +7,7 @@
 
 #include "core/nn/layers.hpp"
 #include "core/ops/recurrent.hpp"
+#include "parallel/layers/token_relay.hpp"
 
 namespace weft {
 namespace {
@@ -14,7 +15,7 @@ namespace {
 class Recurrent final : public Mixer {
  public:
   Recurrent(const BuildContext& build, const MixerOptions& options, RecurrentCell cell)
-      : cell_(cell), hidden_(options.d_model) {
+      : cell_(cell), hidden_(options.d_model), relay_(build, cell == RecurrentCell::lstm ? 2 : 1, hidden_) {
     const std::int64_t width = gates_of(cell) * hidden_;
     const Init weight = Init::uniform(1 / std::sqrt(static_cast<double>(hidden_)));
     const Builder input = build.build.child("input"), hidden = build.build.child("hidden");
@@ -31,12 +32,21 @@ class Recurrent final : public Mixer {
   MixerTraits traits() const override { return {.causal = true, .unbounded = true}; }
 
   Tensor forward(OpContext& cx, const MixerInput& input, MixerState* state) const override {
-    const bool lstm = cell_ == RecurrentCell::lstm;
-    ops::RecurrentState first;
-    if (state) first = {state->carried(0), lstm ? state->carried(1) : Tensor{}};
-    const ops::RecurrentOutput out =
-        ops::recurrent(cx, cell_, ops::linear(cx, input.x, *input_, input_bias_), *weight_, hidden_bias_, first);
-    if (state) state->carry(lstm ? std::vector{out.last.h, out.last.c} : std::vector{out.last.h}, input.x.shape()[1]);
+    std::vector<Tensor> inputs, first;
+    inputs.push_back(ops::linear(cx, input.x, *input_, input_bias_));
+    if (state && state->length > 0) first = state->tensors;
+    TokenRelay::Output out =
+        relay_.run(cx, std::move(inputs), std::move(first),
+                   [this](OpContext& part, std::vector<Tensor> projected, const std::vector<Tensor>& before) {
+                     const ops::RecurrentState begin = {before.empty() ? Tensor{} : before[0],
+                                                        before.size() < 2 ? Tensor{} : before[1]};
+                     ops::RecurrentOutput end =
+                         ops::recurrent(part, cell_, std::move(projected[0]), *weight_, hidden_bias_, begin);
+                     TokenRelay::Output made{std::move(end.y), {std::move(end.last.h)}};
+                     if (end.last.c.defined()) made.last.push_back(std::move(end.last.c));
+                     return made;
+                   });
+    if (state) state->carry(std::move(out.last), input.x.shape()[1]);
     return out_->forward(cx, out.y);
   }
 
@@ -50,6 +60,7 @@ class Recurrent final : public Mixer {
  private:
   RecurrentCell cell_;
   std::int64_t hidden_;
+  TokenRelay relay_;
   Parameter* input_;
   Parameter* input_bias_;
   Parameter* weight_;

@@ -5,8 +5,8 @@
 #include <cmath>
 #include <optional>
 
-#include "core/nn/layers.hpp"
 #include "models/mixers/sru_recurrence.hpp"
+#include "parallel/layers/collective_pairs.hpp"
 
 namespace weft {
 namespace {
@@ -14,45 +14,45 @@ namespace {
 class Sru final : public Mixer {
  public:
   Sru(const BuildContext& build, const MixerOptions& options, const SruOptions& sru)
-      : causal_(options.causal), affine_(!sru.state_in_gates), dropout_(options.dropout),
+      : group_(build), causal_(options.causal), dropout_(options.dropout),
         width_(sru.width > 0 ? sru.width : options.d_model),
         recurrence_(build, width_,
                     width_ == options.d_model ? SruRecurrence::Skip::input : SruRecurrence::Skip::own_column, causal_,
                     sru) {
     const std::int64_t columns = recurrence_.columns() * width_;
     const auto bound = std::sqrt(6.0 / static_cast<double>(options.d_model + columns));  // Glorot & Bengio 2010
-    weight_ = &build.build.child("in").param("weight", Slice::whole({columns, options.d_model}), Init::uniform(bound));
+    weight_ = &build.build.child("in").param("weight", recurrence_.weight_slice(build, options.d_model),
+                                             Init::uniform(bound));
     if (width_ != options.d_model)
-      out_.emplace(build.build.child("out"), width_, options.d_model,
+      out_.emplace(build.child("out"), width_, options.d_model, recurrence_.held(),
                    nn::LinearOptions{options.bias, options.out_deviation});
     dropout_site_ = build.build.dropout_site();
   }
 
-  MixerTraits traits() const override {
-    return {.causal = causal_, .tokens_shardable = causal_ && affine_, .unbounded = true};
-  }
+  MixerTraits traits() const override { return {.causal = causal_, .unbounded = true}; }
 
   Tensor forward(OpContext& cx, const MixerInput& input, MixerState* state) const override {
     WEFT_CHECK(!state || causal_, "two directions carry no state");
-    const Tensor& x = input.x;
+    const Tensor x = gather_forward_sum_backward(cx, group_, input.x);
     const Tensor u = ops::linear(cx, x, *weight_, nullptr);
-    const Tensor mask = ops::sequence_dropout(cx, x.shape()[0], width_, dropout_, dropout_site_);
+    const Tensor mask = ops::sequence_dropout(cx, x.shape()[0], width_, recurrence_.held(), dropout_, dropout_site_);
     const ops::Scanned scanned = recurrence_.forward(cx, u, x, mask, state);
     if (state) state->carry({scanned.final}, x.shape()[1]);
-    return out_ ? out_->forward(cx, scanned.h) : scanned.h;
+    return out_ ? out_->forward(cx, scanned.h) : channels_to_stream(cx, group_, scanned.h, width_);
   }
 
   MixerState make_state(Allocator& memory, std::int64_t batch, std::int64_t, DType) const override {
-    return {{Tensor::empty(memory, {batch, width_}, DType::f32, MemoryUse::activation)}, 0};
+    return {{Tensor::empty(memory, {batch, recurrence_.held().size()}, DType::f32, MemoryUse::activation)}, 0};
   }
 
  private:
-  bool causal_, affine_;
+  TensorGroup group_;
+  bool causal_;
   float dropout_;
   std::int64_t width_;
   SruRecurrence recurrence_;
   Parameter* weight_ = nullptr;
-  std::optional<nn::Linear> out_;
+  std::optional<RowLinear> out_;
   int dropout_site_ = 0;
 };
 

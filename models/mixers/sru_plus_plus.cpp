@@ -10,6 +10,7 @@
 #include "core/nn/layers.hpp"
 #include "core/ops/attention.hpp"
 #include "models/mixers/sru_recurrence.hpp"
+#include "parallel/layers/collective_pairs.hpp"
 
 namespace weft {
 namespace {
@@ -26,22 +27,24 @@ std::int64_t attention_width(const MixerOptions& options) {
 }
 
 /// A product as the public implementation starts it, without a bias.
-Parameter* product(const BuildContext& build, std::string_view name, std::int64_t in, std::int64_t out) {
-  const double bound = std::sqrt(6.0 / static_cast<double>(in + out));  // Glorot & Bengio 2010
-  return &build.build.child(name).param("weight", Slice::whole({out, in}), Init::uniform(bound));
+Parameter* product(const BuildContext& build, std::string_view name, const Slice& slice) {
+  const auto sizes = static_cast<double>(slice.global_shape[0] + slice.global_shape[1]);
+  const double bound = std::sqrt(6.0 / sizes);  // Glorot & Bengio 2010
+  return &build.build.child(name).param("weight", slice, Init::uniform(bound));
 }
 
 class SruPlusPlus final : public Mixer {
  public:
   SruPlusPlus(const BuildContext& build, const MixerOptions& options)
-      : causal_(options.causal), dropout_(options.dropout), width_(options.d_model), narrow_(attention_width(options)),
+      : group_(build), causal_(options.causal), dropout_(options.dropout), width_(options.d_model),
+        narrow_(attention_width(options)),
         recurrence_(build, width_, SruRecurrence::Skip::input, causal_, {.highway_bias = highway_bias}),
-        in_(product(build, "in", width_, narrow_)),
-        norm_(build.build.child("norm"), NormKind::layer, narrow_, norm_eps),
-        up_(product(build, "up", narrow_, recurrence_.columns() * width_)) {
+        in_(product(build, "in", summed_slice(build, {narrow_, width_}))),
+        norm_(build.build.child("norm"), NormKind::layer, summed_slice(build, {narrow_}), norm_eps),
+        up_(product(build, "up", recurrence_.weight_slice(build, narrow_))) {
     if ((options.layer + 1) % options.attention_every == 0) {
-      key_value_ = product(build, "kv", narrow_, 2 * narrow_);
-      alpha_ = &build.build.param("alpha", Slice::whole({1}), Init::zeros());
+      key_value_ = product(build, "kv", summed_slice(build, {2 * narrow_, narrow_}));
+      alpha_ = &build.build.param("alpha", summed_slice(build, {1}), Init::zeros());
     }
     attention_site_ = build.build.dropout_site();
     dropout_site_ = build.build.dropout_site();
@@ -51,20 +54,21 @@ class SruPlusPlus final : public Mixer {
 
   Tensor forward(OpContext& cx, const MixerInput& input, MixerState* state) const override {
     WEFT_CHECK(!state || causal_, "two directions carry no state");
-    Tensor z = ops::linear(cx, input.x, *in_, nullptr);
+    const Tensor x = gather_forward_sum_backward(cx, group_, input.x);
+    Tensor z = ops::linear(cx, x, *in_, nullptr);
     if (alpha_) z = ops::scaled_add(cx, z, attend(cx, z, state), *alpha_);
     const Tensor y = ops::dropout(cx, norm_.forward(cx, z, {}).y, dropout_, dropout_site_);
-    const ops::Scanned scanned = recurrence_.forward(cx, ops::linear(cx, y, *up_, nullptr), input.x, {}, state);
+    const ops::Scanned scanned = recurrence_.forward(cx, ops::linear(cx, y, *up_, nullptr), x, {}, state);
     if (state) {
       std::vector<Tensor> next = state->tensors;
       next[0] = scanned.final;
-      state->carry(std::move(next), input.x.shape()[1]);
+      state->carry(std::move(next), x.shape()[1]);
     }
-    return scanned.h;
+    return channels_to_stream(cx, group_, scanned.h, width_);
   }
 
   MixerState make_state(Allocator& memory, std::int64_t batch, std::int64_t capacity, DType dtype) const override {
-    MixerState state{{Tensor::empty(memory, {batch, width_}, DType::f32, MemoryUse::activation)}, 0};
+    MixerState state{{Tensor::empty(memory, {batch, recurrence_.held().size()}, DType::f32, MemoryUse::activation)}, 0};
     for (int i = 0; i < (alpha_ ? 2 : 0); ++i)
       state.tensors.push_back(Tensor::empty(memory, {batch, capacity, 1, narrow_}, dtype, MemoryUse::activation));
     return state;
@@ -79,6 +83,7 @@ class SruPlusPlus final : public Mixer {
     return ops::attention_cached(cx, z, kv, layout, cache);
   }
 
+  TensorGroup group_;
   bool causal_;
   float dropout_;
   std::int64_t width_, narrow_;

@@ -1,5 +1,6 @@
 #include "models/mixers/sru_recurrence.hpp"
 
+#include <algorithm>
 #include <cmath>
 
 #include "parallel/layers/token_neighbours.hpp"
@@ -7,10 +8,11 @@
 namespace weft {
 
 SruRecurrence::SruRecurrence(const BuildContext& build, std::int64_t width, Skip skip, bool causal,
-                             const SruOptions& options) {
+                             const SruOptions& options)
+    : width_(width), held_(held_channels(build, width)), relay_(build, 1, held_.size()) {
   if (!causal && width % 2 != 0) fail_user("--d-model: two directions do not divide a state of {} channels", width);
   const auto channels = [&](const char* name, Init init) {
-    return &build.build.param(name, Slice::whole({width}), init);
+    return &build.build.param(name, channel_slice(build, {width}, width), init);
   };
   scan_.cell = options.state_in_gates ? ScanCell::sru : ScanCell::sru_affine;
   if (options.state_in_gates) {
@@ -22,13 +24,22 @@ SruRecurrence::SruRecurrence(const BuildContext& build, std::int64_t width, Skip
   scan_.tanh = options.tanh;
   scan_.skip_in_u = skip == Skip::own_column;
   if (options.rescale && skip == Skip::input) scan_.skip_scale = std::sqrt(1 + 2 * std::exp(options.highway_bias));
-  if (!causal) scan_.reverse_from = width / 2;
-  if (!options.state_in_gates && causal) scan_.neighbours = token_neighbours(build);
+  if (!causal) scan_.reverse_from = std::clamp<std::int64_t>(width / 2 - held_.begin, 0, held_.size());
+  if (!options.state_in_gates) scan_.neighbours = token_neighbours(build);
 }
 
 ops::Scanned SruRecurrence::forward(OpContext& cx, const Tensor& u, const Tensor& x, const Tensor& mask,
                                     const MixerState* state) const {
-  return ops::scan(cx, scan_, u, scan_.skip_in_u ? Tensor{} : x, mask, state ? state->carried(0) : Tensor{});
+  const Tensor skip = scan_.skip_in_u ? Tensor{} : take_channels(cx, x, held_);
+  const Tensor first = state ? state->carried(0) : Tensor{};
+  if (scan_.neighbours) return ops::scan(cx, scan_, u, skip, mask, first);
+  const TokenRelay::Output out = relay_.run(
+      cx, {u, skip, mask}, first.defined() ? std::vector{first} : std::vector<Tensor>{},
+      [this](OpContext& part, std::vector<Tensor> in, const std::vector<Tensor>& before) {
+        const ops::Scanned scanned = ops::scan(part, scan_, in[0], in[1], in[2], before.empty() ? Tensor{} : before[0]);
+        return TokenRelay::Output{scanned.h, {scanned.final}};
+      });
+  return {out.y, out.last.empty() ? Tensor{} : out.last[0]};
 }
 
 }  // namespace weft

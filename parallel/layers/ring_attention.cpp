@@ -8,6 +8,7 @@
 
 #include "parallel/grad_buckets.hpp"
 #include "parallel/layers/sequence_attention.hpp"
+#include "parallel/layers/view_part.hpp"
 
 namespace weft {
 namespace {

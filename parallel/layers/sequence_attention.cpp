@@ -37,11 +37,4 @@ Tensor TokenParallelAttention::forward(OpContext& cx, const Tensor& qkv, const o
                                           : exchange_attention(cx, *group_, qkv, layout_, options);
 }
 
-MutView part_of(MutView view, int dim, Range range) {
-  view.data =
-      static_cast<char*>(view.data) + range.begin * view.strides[dim] * static_cast<std::int64_t>(size_of(view.dtype));
-  view.shape[dim] = range.size();
-  return view;
-}
-
 }  // namespace weft

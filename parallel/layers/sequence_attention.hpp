@@ -38,7 +38,4 @@ Tensor ring_attention(OpContext& cx, Communicator& group, const Tensor& qkv, con
 Tensor exchange_attention(OpContext& cx, Communicator& group, const Tensor& qkv, const ops::HeadLayout& layout,
                           const ops::AttentionOptions& options);
 
-/// Elements `range` of a dim.
-MutView part_of(MutView view, int dim, Range range);
-
 }  // namespace weft

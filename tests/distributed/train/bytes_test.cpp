@@ -90,6 +90,31 @@ TEST(BytesTest, SharedRowsGatherAndScatterWhereWholeOnesReduce) {
   expect_bytes(found, "tp", CollectiveKind::all_reduce, 0);
 }
 
+TEST(BytesTest, ChannelsOfARecurrenceMoveNothingInsideIt) {
+  Communicator& ranks = world();
+  for (const std::string mixer : {"mingru", "mean", "sru", "sru-affine", "srupp"})
+    for (const bool shared : {true, false}) {
+      SCOPED_TRACE(fmt::format("{} {}", mixer, shared ? "shared-out rows" : "whole rows"));
+      Layout layout{.mesh = {1, 1, 1, ranks.size()}, .mixer = mixer};
+      layout.sharding.tp_sequence = shared;
+      const LmConfig lm = config(layout);
+      const Sizes s(layout, ranks.size());
+      const double stream = s.reduced(s.rows * static_cast<double>(lm.d_model) * s.element) / 2;
+      // Shares of 50 channels are filled up to the largest.
+      const double columns = (s.n - 1) * s.rows * std::ceil(static_cast<double>(lm.d_model) / s.n) * s.element;
+      const double loss = (s.n - 1) * 2 * s.rows * s.element;
+      const bool highway = mixer.starts_with("sru");
+      const Bytes found = moved(ranks, layout);
+      const auto expect = [&](CollectiveKind kind, double bytes) { expect_bytes(found, "tp", kind, bytes); };
+      expect(CollectiveKind::all_reduce, shared ? 0 : ((highway ? 3 : 4) * s.layers + 2) * 2 * stream);
+      expect(CollectiveKind::reduce_scatter, shared ? ((highway ? 3 : 4) * s.layers + 2) * stream : 0);
+      expect(CollectiveKind::all_gather, loss + (shared    ? ((highway ? 4 : 6) * s.layers + 2) * stream
+                                                 : highway ? s.layers * columns
+                                                           : 0));
+      expect(CollectiveKind::all_to_all, shared && highway ? 2 * s.layers * columns / s.n : 0);
+    }
+}
+
 TEST(BytesTest, ARingPassesKeysAndValuesAndTheirGradients) {
   Communicator& ranks = world();
   const Layout layout{.style = Style::llama, .mesh = {1, 1, ranks.size(), 1}};
@@ -119,6 +144,22 @@ TEST(BytesTest, LinearRecurrencesGatherTheMapsOfTheirPartsAndPassAWindowsTokens)
     ranks.all_reduce(MutView(&all, {1}, DType::f64)).wait();
     EXPECT_NEAR(all, mixer == "qrnn" ? 2 * layers * (n - 1) * 4 * batch * width : 0, 1e-6 * (all + 1));
   }
+}
+
+TEST(BytesTest, RecurrencesHandTheirStateOnOnceAndItsGradientBack) {
+  Communicator& ranks = world();
+  for (const auto& [mixer, states] : {std::pair<std::string, double>{"lstm", 2}, {"gru", 1}, {"sru", 1}})
+    for (const std::int64_t parts : {1, 4}) {
+      Layout layout{.mesh = {1, 1, ranks.size(), 1}};
+      layout.mixer = mixer;
+      layout.sharding.relay_parts = parts;
+      const LmConfig lm = config(layout);
+      const double layers = static_cast<double>(lm.layers), width = static_cast<double>(lm.d_model);
+      const double n = ranks.size();
+      double all = moved(ranks, layout)[{"sp", CollectiveKind::send}];
+      ranks.all_reduce(MutView(&all, {1}, DType::f64)).wait();
+      EXPECT_NEAR(all, 2 * layers * (n - 1) * states * 4 * batch * width, 1e-6 * (all + 1)) << mixer << " " << parts;
+    }
 }
 
 TEST(BytesTest, HeadExchangeMovesEachRowTwiceForwardAndTwiceBackward) {

@@ -117,6 +117,22 @@ TEST_F(CheckpointLayoutsTest, AnyMeshAndStageReadsWhatAnyOtherWrote) {
     }
 }
 
+TEST_F(CheckpointLayoutsTest, ChannelsOfARecurrenceMoveToAnyMeshAndBack) {
+  const int n = world().size();
+  const auto self = make_self_communicator(comm_log());
+  std::int64_t number = 0;
+  for (const std::string mixer : {"srupp", "mean", "minlstm"}) {
+    const Layout channels{.mesh = {1, 1, 1, n}, .zero = static_cast<ZeroStage>(number % 4), .mixer = mixer};
+    const Layout replicas{.mesh = {1, n, 1, 1}, .mixer = mixer}, alone{.mixer = mixer};
+    for (const Layout& writer : {channels, replicas}) {
+      const std::filesystem::path saved = save(world(), writer, ++number);
+      expect_each_element_once(saved, writer);
+      for (const Layout& reader : {channels, replicas}) expect_all(world(), reader, saved);
+      expect_all(*self, alone, saved);
+    }
+  }
+}
+
 TEST_F(CheckpointLayoutsTest, HeadsThatSeveralRanksHoldAreWrittenOnceWhereverTheirPartsAreCut) {
   if (world().size() != 8) return;
   std::int64_t number = 0;

@@ -6,6 +6,7 @@
 #include "tests/distributed/mpi_test.hpp"
 #include "tests/distributed/train/breakable_transport.hpp"
 #include "tests/distributed/train/training.hpp"
+#include "tests/unit/io/temp_folder.hpp"
 
 namespace weft::test {
 namespace {
@@ -42,7 +43,7 @@ TEST_F(LayoutsTest, EveryMeshEqualsOneRank) {
 TEST_F(LayoutsTest, ChannelsOfARecurrenceOverTensorParallelRanksEqualOneRank) {
   const int ranks = world().size();
   if (ranks == 1 || ranks > 4) return;  // alone it is the reference itself; more ranks show nothing new
-  for (const std::string mixer : {"mingru", "minlstm", "qrnn", "qrnn-f"})
+  for (const std::string mixer : {"mingru", "minlstm", "qrnn", "qrnn-f", "sru", "sru-affine", "srupp", "mean"})
     for (const bool shared : {true, false}) {
       if (shared && mixer == "qrnn") continue;  // its window reads whole rows
       Layout layout;
@@ -52,6 +53,35 @@ TEST_F(LayoutsTest, ChannelsOfARecurrenceOverTensorParallelRanksEqualOneRank) {
       layout.sharding.chunk_rows = 32;
       layout.micro_batch = shared ? 5 : batch;
       expect_equal(layout, name_of(layout));
+    }
+}
+
+TEST_F(LayoutsTest, ChannelsBesideReplicasEqualOneRankInEveryZeroStageAndRecomputed) {
+  if (world().size() != 4) return;
+  for (const std::string mixer : {"sru", "srupp", "mean"})
+    for (int stage = 1; stage <= 3; ++stage) {
+      Layout layout;
+      layout.mixer = mixer;
+      layout.mesh = {1, 2, 1, 2};
+      layout.zero = static_cast<ZeroStage>(stage);
+      layout.recompute = static_cast<Recompute>(3 - stage);
+      layout.sharding.tp_sequence = stage != 2;
+      layout.micro_batch = 7;
+      expect_equal(layout, name_of(layout));
+    }
+}
+
+TEST_F(LayoutsTest, AMeshThatAMixerDoesNotGoOverIsRefusedInTheRegistrysWords) {
+  const int ranks = world().size();
+  if (ranks == 1) return;
+  for (const MixerEntry& entry : mixers())
+    for (const MeshSizes& mesh : {MeshSizes{1, 1, ranks, 1}, MeshSizes{1, 1, 1, ranks}}) {
+      Layout layout;
+      layout.mixer = entry.name;
+      layout.mesh = mesh;
+      const std::string wrong = mixer_misfit(entry, mesh.sp, mesh.tp, true);
+      if (wrong.empty()) continue;
+      EXPECT_EQ(user_error([&] { TrainingRun(world(), layout); }), wrong);
     }
 }
 
@@ -73,6 +103,25 @@ TEST_F(LayoutsTest, TokensOfALinearRecurrenceOverSequenceParallelRanksEqualOneRa
     layout.recompute = Recompute::block;
     expect_equal(layout, name_of(layout));
   }
+}
+
+TEST_F(LayoutsTest, TokensOfARecurrenceThatGoesFromRankToRankInPartsOfTheBatchEqualOneRank) {
+  const int ranks = world().size();
+  if (ranks == 1 || ranks > 4) return;
+  for (const std::string mixer : {"elman", "lstm", "gru", "sru"})
+    for (const std::int64_t parts : {0, 1, 3}) {
+      Layout layout;
+      layout.mixer = mixer;
+      layout.mesh = {1, 1, ranks, 1};
+      layout.micro_batch = parts == 1 ? batch : 5;
+      layout.sharding.relay_parts = parts;
+      expect_equal(layout, name_of(layout));
+      if (ranks < 4 || parts < 3) continue;
+      layout.mesh = {1, 2, 2, 1};
+      layout.zero = ZeroStage::parameters;
+      layout.recompute = mixer == "gru" ? Recompute::attention : Recompute::block;
+      expect_equal(layout, name_of(layout));
+    }
 }
 
 TEST_F(LayoutsTest, TheReferenceRunLearns) {
@@ -174,7 +223,7 @@ void expect_seen(const Layout& layout, const Chosen& chosen) {
         return chosen.broken;
       });
   const std::string what = fmt::format("{} of {} in {}", name_of(chosen.kind), chosen.group, name_of(layout));
-  EXPECT_FALSE(compare(LayoutsTest::alone(layout.style), train(*ranks, layout)).equal()) << what;
+  EXPECT_FALSE(compare(LayoutsTest::alone(layout.style, layout.mixer), train(*ranks, layout)).equal()) << what;
   EXPECT_TRUE(met) << what;
 }
 
@@ -216,6 +265,17 @@ TEST_F(LayoutsTest, ABrokenTensorParallelCollectiveIsSeen) {
   expect_seen(layout, {"tp"});
   layout.style = Style::llama;
   expect_seen(layout, {"tp/2"});
+}
+
+TEST_F(LayoutsTest, ABrokenCollectiveOfChannelsIsSeen) {
+  if (world().size() != 4) return;
+  Layout layout;
+  layout.mesh = {1, 1, 1, 4};
+  layout.mixer = "srupp";
+  expect_seen(layout, {.group = "tp", .kind = CollectiveKind::all_to_all, .broken = twice});
+  expect_seen(layout, {"dp+sp+tp"});
+  layout.sharding.tp_sequence = false;
+  expect_seen(layout, {"tp"});
 }
 
 TEST_F(LayoutsTest, ABrokenSequenceParallelMessageIsSeen) {

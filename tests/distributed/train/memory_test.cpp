@@ -63,6 +63,15 @@ TEST(MemoryTest, OfAValidationThatTakesMoreThanAStepIsPredicted) {
   EXPECT_GT(predict_memory(plan).total_peak, both.total_peak);
 }
 
+TEST(MemoryTest, OfARecurrenceOverChannelsIsPredicted) {
+  for (const std::string mixer : {"srupp", "mean"})
+    for (const bool shared : {true, false}) {
+      Layout layout{.mesh = {1, 1, 1, world().size()}, .mixer = mixer};
+      layout.sharding.tp_sequence = shared;
+      expect_predicted(layout);
+    }
+}
+
 TEST(MemoryTest, FallsByStageToTheFormulas) {
   const auto n = static_cast<double>(world().size());
   MemoryPlan plan = TrainingRun(world(), Layout{}).plan();

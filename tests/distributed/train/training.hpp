@@ -47,6 +47,7 @@ class TrainingRun {
   ParameterStore& parameters() { return built_->store; }
   Optimizer& optimizer() { return *optimizer_; }
   ExecContext& exec() { return engine_.exec(); }
+  const LanguageModel& model() const { return *built_->model; }
   /// What this training takes, by the prediction.
   MemoryPlan plan();
 

@@ -194,9 +194,9 @@ TEST(Scan, ASequencesDropoutIsItsOwnInEveryMicroBatch) {
   CpuEngine engine;
   const PhiloxKey key{1, 2};
   OpContext cx{engine.exec, nullptr, DType::f32, {}, &key};
-  const Tensor whole = ops::sequence_dropout(cx, batch, cols, 0.4f, 0);
+  const Tensor whole = ops::sequence_dropout(cx, batch, cols, {0, cols}, 0.4f, 0);
   cx.tokens.first_sequence = 2;
-  const Tensor part = ops::sequence_dropout(cx, 2, cols, 0.4f, 0);
+  const Tensor part = ops::sequence_dropout(cx, 2, cols, {0, cols}, 0.4f, 0);
   std::map<float, int> seen;
   for (std::int64_t i = 0; i < 2 * cols; ++i) {
     const float factor = part.view().as<float>()[i];
@@ -204,7 +204,7 @@ TEST(Scan, ASequencesDropoutIsItsOwnInEveryMicroBatch) {
     ++seen[factor];
   }
   EXPECT_EQ(seen.size(), 2u) << "factors are 0 and 1/(1-p)";
-  EXPECT_FALSE(ops::sequence_dropout(cx, batch, cols, 0, 0).defined());
+  EXPECT_FALSE(ops::sequence_dropout(cx, batch, cols, {0, cols}, 0, 0).defined());
 }
 
 TEST(AffineRecurrence, AnOddWidthCannotServeTwoDirections) {

@@ -1,0 +1,175 @@
+#include "parallel/layers/channels.hpp"
+
+#include "parallel/layers/view_part.hpp"
+
+namespace weft {
+namespace {
+
+Tensor make(ExecContext& exec, Shape shape, DType dtype) {
+  return Tensor::empty(exec.memory(), shape, dtype, MemoryUse::activation);
+}
+
+Tensor as_rows(const Tensor& x) { return x.reshaped({x.view().rows(), x.view().cols()}).detached(); }
+
+/// `x` [rows, columns] at the front of [rows of `shape`, columns of it], zeros elsewhere; x itself where it fills that.
+Tensor filled_up(ExecContext& exec, const Tensor& x, Shape shape) {
+  if (x.shape() == shape) return x;
+  const Tensor y = make(exec, shape, x.dtype());
+  exec.kernels().elementwise.fill(exec, 0.0f, y.mut());
+  exec.kernels().elementwise.copy(exec, x.view(), part_of(y.mut().slice(0, x.shape()[0]), 1, {0, x.shape()[1]}));
+  return y;
+}
+
+Tensor taken(ExecContext& exec, const Tensor& x, const Range& held) {
+  Shape shape = x.shape();
+  shape[-1] = held.size();
+  Tensor y = make(exec, shape, x.dtype());
+  exec.kernels().elementwise.copy(exec, part_of(x.view(), shape.rank() - 1, held), y.mut());
+  return y;
+}
+
+Cost moved(const Tensor& x) { return {0, 2 * static_cast<double>(x.view().bytes()), 1, 0}; }
+
+/// The ranks' columns of the stream, and the buffers in which they travel: [ranks, rows, largest share].
+struct ChannelExchange {
+  TensorGroup group;
+  StreamRows rows;
+  std::int64_t width;
+
+  Range of(int rank) const { return share_of(width, group.size(), rank); }
+  std::int64_t largest() const { return (width + group.size() - 1) / group.size(); }
+
+  template <class Body>
+  void for_shares(const Tensor& buffer, const Tensor& stream, Body&& body) const {
+    for (int rank = 0; rank < group.size(); ++rank) {
+      const MutView share = buffer.slice(rank, rank + 1).mut().reshaped({buffer.shape()[1], buffer.shape()[2]});
+      body(part_of(share, 1, {0, of(rank).size()}), part_of(stream.mut(), 1, of(rank)));
+    }
+  }
+  Tensor buffer(ExecContext& exec, DType dtype) const {
+    return make(exec, {group.size(), rows.local(), largest()}, dtype);
+  }
+  /// Columns of all ranks → the stream's rows here.
+  Tensor join(ExecContext& exec, const Tensor& shares) const {
+    Tensor y = make(exec, {rows.local(), width}, shares.dtype());
+    for_shares(shares, y, [&](MutView share, MutView to) { exec.kernels().elementwise.copy(exec, share, to); });
+    return y;
+  }
+  Tensor split(ExecContext& exec, const Tensor& stream) const {
+    Tensor shares = buffer(exec, stream.dtype());
+    if (width % group.size() != 0) exec.kernels().elementwise.fill(exec, 0.0f, shares.mut());
+    for_shares(shares, stream,
+               [&](MutView share, MutView from) { exec.kernels().elementwise.copy(exec, from, share); });
+    return shares;
+  }
+  /// [chunks, ranks, run, columns], as rows lie in the stream, as [ranks, chunks, run, columns].
+  MutView by_rank(const Tensor& all) const {
+    const std::int64_t chunks = rows.chunks(), columns = all.shape()[1];
+    MutView view = all.mut().reshaped({chunks, group.size(), rows.run, columns});
+    std::swap(view.shape[0], view.shape[1]);
+    std::swap(view.strides[0], view.strides[1]);
+    return view;
+  }
+  Shape by_rank_shape() const { return {group.size(), rows.chunks(), rows.run, largest()}; }
+  static Keep keep(const Tensor& a, const Tensor& b) { return std::make_shared<const std::pair<Tensor, Tensor>>(a, b); }
+
+  Tensor swap(ExecContext& exec, const Tensor& out) const {
+    const Tensor in = make(exec, out.shape(), out.dtype());
+    group.comm().all_to_all(out.view(), in.mut(), keep(out, in)).wait();
+    return in;
+  }
+
+  Tensor forward(ExecContext& exec, const Tensor& h) const {
+    const Tensor own = filled_up(exec, as_rows(h), {rows.filled(), largest()});
+    Tensor shares = buffer(exec, h.dtype());
+    if (!rows.shared()) {
+      const std::int64_t count = own.numel();
+      group.comm()
+          .all_gather(own.view().reshaped({count}), shares.mut().reshaped({group.size() * count}), keep(own, shares))
+          .wait();
+      return join(exec, shares);
+    }
+    exec.kernels().elementwise.copy(exec, by_rank(own), shares.mut().reshaped(by_rank_shape()));
+    return join(exec, swap(exec, shares));
+  }
+
+  /// The gradient of this rank's columns, all rows.
+  Tensor backward(ExecContext& exec, const Tensor& dstream) const {
+    const Range held = of(group.rank());
+    if (!rows.shared()) return taken(exec, dstream, held);
+    const Tensor shares = swap(exec, split(exec, dstream));
+    const Tensor all = make(exec, {rows.filled(), largest()}, dstream.dtype());
+    exec.kernels().elementwise.copy(exec, shares.view().reshaped(by_rank_shape()), by_rank(all));
+    const Tensor own = all.slice(0, rows.rows);
+    return held.size() == largest() ? own : taken(exec, own, {0, held.size()});
+  }
+};
+
+}  // namespace
+
+Range held_channels(const BuildContext& build, std::int64_t width) {
+  const int ranks = build.mesh.size(Axis::tp);
+  if (ranks > width) fail_user("--tp: found {}; {} channels go over that many ranks or fewer", ranks, width);
+  return share_of(width, ranks, build.mesh.coordinate(Axis::tp));
+}
+
+std::vector<WeightRows> channel_rows(const Range& held, std::int64_t parts, std::int64_t width) {
+  std::vector<WeightRows> rows;
+  for (std::int64_t part = 0; part < parts; ++part)
+    rows.push_back({{part * width + held.begin, part * width + held.end}});
+  return rows;
+}
+
+Slice channel_slice(const BuildContext& build, Shape shape, std::int64_t width) {
+  Slice slice = Slice::whole(shape);
+  if (build.mesh.size(Axis::tp) == 1) return slice;
+  slice.placement[static_cast<std::size_t>(Axis::tp)] = Placement::sharded;
+  const Box all = slice.boxes.front();
+  slice.boxes.clear();
+  for (const WeightRows& part : channel_rows(held_channels(build, width), shape[0] / width, width)) {
+    Box box = all;
+    box.begin[0] = part.rows.begin;
+    box.size[0] = part.rows.size();
+    slice.boxes.push_back(box);
+  }
+  return slice;
+}
+
+Slice summed_slice(const BuildContext& build, Shape shape) {
+  Slice slice = Slice::whole(shape);
+  if (build.mesh.size(Axis::tp) > 1)
+    slice.placement[static_cast<std::size_t>(Axis::tp)] = Placement::replicated_partial;
+  return slice;
+}
+
+Tensor take_channels(OpContext& cx, const Tensor& x, const Range& held) {
+  const std::int64_t width = x.shape()[-1];
+  if (held.size() == width) return x;
+  Tensor y = taken(cx.exec, x, held);
+  if (!cx.recording()) return y;
+  cx.tape->record({"take_channels", {&x}, {&y}, {}, moved(y), moved(x)}, [held, shape = x.shape()](BackwardPass& pass) {
+    const Tensor& dy = pass.grad(0);
+    Tensor dx = make(pass.exec(), shape, dy.dtype());
+    pass.exec().kernels().elementwise.fill(pass.exec(), 0.0f, dx.mut());
+    pass.exec().kernels().elementwise.copy(pass.exec(), dy.view(), part_of(dx.mut(), shape.rank() - 1, held));
+    pass.give(0, std::move(dx));
+  });
+  return y;
+}
+
+Tensor channels_to_stream(OpContext& cx, const TensorGroup& group, const Tensor& h, std::int64_t width) {
+  if (group.size() == 1) return h;
+  const ChannelExchange exchange{group, group.rows(cx), width};
+  WEFT_CHECK(h.view().rows() == exchange.rows.rows && h.view().cols() == exchange.of(group.rank()).size(),
+             "{} as one rank's of {} channels", to_string(h.shape()), width);
+  Tensor y = exchange.forward(cx.exec, h).reshaped(group.stream_shape(cx, width));
+  if (!cx.recording()) return y;
+  cx.tape->record(
+      {exchange.rows.shared() ? "all_to_all/all_to_all" : "all_gather/take", {&h}, {&y}, {}, moved(y), moved(h)},
+      [exchange, shape = h.shape()](BackwardPass& pass) {
+        pass.give(0, exchange.backward(pass.exec(), as_rows(pass.grad(0))).reshaped(shape));
+      });
+  return y;
+}
+
+}  // namespace weft
