@@ -1,51 +1,18 @@
 #include "core/cuda/cuda_device.hpp"
 
-#include <array>
-#include <cstring>
 #include <optional>
 
+#include "core/cuda/device_facts.hpp"
 #include "core/cuda/kernels/bind.hpp"
+#include "core/cuda/memory.hpp"
 #include "core/cuda/nccl/group.hpp"
 #include "core/cuda/staging.hpp"
 #include "core/cuda/state.hpp"
 #include "core/cuda/stream.hpp"
 #include "core/kernels/check.hpp"
-#include "core/tensor/caching_allocator.hpp"
 
 namespace weft::cuda {
 namespace {
-
-class DeviceMemory final : public RawMemory {
- public:
-  explicit DeviceMemory(int index) : index_(index) {}
-  DeviceId device() const override { return {DeviceKind::cuda, static_cast<std::int8_t>(index_)}; }
-  void* allocate(std::size_t bytes) override {
-    void* data = nullptr;
-    const cudaError_t status = cudaMalloc(&data, bytes);
-    if (status == cudaSuccess) return data;
-    if (status != cudaErrorMemoryAllocation) check(status, "cudaMalloc");
-    cudaGetLastError();  // it is not the next launch's
-    return nullptr;
-  }
-  void deallocate(void* data, std::size_t) noexcept override { cudaFree(data); }
-
- private:
-  int index_;
-};
-
-class PinnedMemory final : public RawMemory {
- public:
-  DeviceId device() const override { return {}; }
-  void* allocate(std::size_t bytes) override {
-    void* data = nullptr;
-    const cudaError_t status = cudaHostAlloc(&data, bytes, cudaHostAllocDefault);
-    if (status == cudaSuccess) return data;
-    if (status != cudaErrorMemoryAllocation) check(status, "cudaHostAlloc");
-    cudaGetLastError();
-    return nullptr;
-  }
-  void deallocate(void* data, std::size_t) noexcept override { cudaFreeHost(data); }
-};
 
 class CudaEvent final : public Event {
  public:
@@ -58,7 +25,7 @@ class CudaEvent final : public Event {
   bool passed() override {
     const cudaError_t status = cudaEventQuery(event_.get());
     if (status == cudaErrorNotReady) {
-      cudaGetLastError();  // it is not the next launch's
+      forget_last_error();
       return false;
     }
     check(status, "cudaEventQuery");
@@ -74,7 +41,7 @@ class CudaGraph final : public WorkGraph {
  public:
   CudaGraph(GraphExecHandle graph, cudaStream_t stream, std::shared_ptr<void> pool)
       : pool_(std::move(pool)), graph_(std::move(graph)), stream_(stream) {}
-  ~CudaGraph() override { static_cast<void>(cudaStreamSynchronize(stream_)); }
+  ~CudaGraph() override { ignore(cudaStreamSynchronize(stream_)); }
   void launch() override { check(cudaGraphLaunch(graph_.get(), stream_), "cudaGraphLaunch"); }
 
  private:
@@ -82,16 +49,6 @@ class CudaGraph final : public WorkGraph {
   GraphExecHandle graph_;
   cudaStream_t stream_;
 };
-
-std::string name_of(const cudaDeviceProp& properties) {
-  return fmt::format("{}, sm_{}{}", properties.name, properties.major, properties.minor);
-}
-
-std::string pci_of(int index) {
-  std::array<char, 32> pci{};
-  check(cudaDeviceGetPCIBusId(pci.data(), pci.size(), index), "cudaDeviceGetPCIBusId");
-  return pci.data();
-}
 
 std::string nccl_text(const std::vector<std::filesystem::path>& folders) {
   try {
@@ -101,41 +58,34 @@ std::string nccl_text(const std::vector<std::filesystem::path>& folders) {
   }
 }
 
-std::vector<DeviceSummary> summaries() {
-  const int count = device_count();
-  std::vector<DeviceSummary> all;
-  for (int index = 0; index < count; ++index) {
-    cudaDeviceProp properties{};
-    check(cudaGetDeviceProperties(&properties, index), "cudaGetDeviceProperties");
-    DeviceSummary one{name_of(properties), pci_of(index), 0, 0, {}};
-    check(cudaSetDevice(index), "cudaSetDevice");
-    check(cudaMemGetInfo(&one.free_bytes, &one.memory_bytes), "cudaMemGetInfo");
-    for (int other = 0; other < count; ++other) {
-      int reaches = 0;
-      if (other != index) check(cudaDeviceCanAccessPeer(&reaches, index, other), "cudaDeviceCanAccessPeer");
-      if (reaches != 0) one.peers.push_back(other);
-    }
-    all.push_back(std::move(one));
+/// What a stream is given between the construction and end() becomes a graph.
+class Capture {
+ public:
+  explicit Capture(cudaStream_t stream) : stream_(stream) {
+    // Relaxed: the allocator may ask for memory, and other threads go on.
+    check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeRelaxed), "cudaStreamBeginCapture");
   }
-  return all;
-}
+  /// Drops what was recorded.
+  ~Capture() {
+    if (stream_) ignore(end_capture().second);
+  }
+  Capture(const Capture&) = delete;
+  Capture& operator=(const Capture&) = delete;
+  GraphHandle end() {
+    auto [graph, status] = end_capture();
+    check(status, "cudaStreamEndCapture");
+    return std::move(graph);
+  }
 
-DeviceFacts facts_of(int index) {
-  cudaDeviceProp properties{};
-  check(cudaGetDeviceProperties(&properties, index), "cudaGetDeviceProperties");
-  int driver = 0, runtime = 0;
-  check(cudaDriverGetVersion(&driver), "cudaDriverGetVersion");
-  check(cudaRuntimeGetVersion(&runtime), "cudaRuntimeGetVersion");
-  const auto version = [](int number) { return fmt::format("{}.{}", number / 1000, number % 1000 / 10); };
-  DeviceFacts facts;
-  facts.name = name_of(properties);
-  facts.fast_bf16 = properties.major >= 8;
-  facts.memory_bytes = properties.totalGlobalMem;
-  facts.pci = pci_of(index);
-  facts.product_size = 4096;
-  facts.libraries = {fmt::format("driver for CUDA {}, runtime {}", version(driver), version(runtime))};
-  return facts;
-}
+ private:
+  std::pair<GraphHandle, cudaError_t> end_capture() {
+    cudaGraph_t graph = nullptr;
+    const cudaError_t status = cudaStreamEndCapture(std::exchange(stream_, nullptr), &graph);
+    return {GraphHandle(graph), status};
+  }
+
+  cudaStream_t stream_;
+};
 
 /// A stream with the staging of its copies.
 class Queue final : public ExecContext {
@@ -144,7 +94,7 @@ class Queue final : public ExecContext {
       : ExecContext(kernels, memory, threads), stream_(make_stream(priority)), staging(pinned) {
     stream.handle = stream_.get();
   }
-  ~Queue() override { static_cast<void>(cudaStreamSynchronize(stream_.get())); }
+  ~Queue() override { ignore(cudaStreamSynchronize(stream_.get())); }
 
  private:
   StreamHandle stream_;
@@ -159,13 +109,22 @@ Queue& queue_of(ExecContext& exec) {
   return *queue;
 }
 
+/// A replay would read and write what the host has there by then.
+void check_not_recorded(const ExecContext& exec) {
+  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+  check(cudaStreamIsCapturing(stream_of(exec), &status), "cudaStreamIsCapturing");
+  WEFT_CHECK(status == cudaStreamCaptureStatusNone, "a copy from or to the host in a recorded step");
+}
+
 void upload(ExecContext& exec, View host, MutView device) {
   check_transfer(host, device);
+  check_not_recorded(exec);
   queue_of(exec).staging.upload(host.data, device.data, host.bytes(), stream_of(exec));
 }
 
 void upload_later(ExecContext& exec, View host, MutView device) {
   check_transfer(host, device);
+  check_not_recorded(exec);
   if (host.bytes() == 0) return;
   check(cudaMemcpyAsync(device.data, host.data, host.bytes(), cudaMemcpyHostToDevice, stream_of(exec)),
         "cudaMemcpyAsync");
@@ -173,11 +132,13 @@ void upload_later(ExecContext& exec, View host, MutView device) {
 
 void download(ExecContext& exec, View device, MutView host) {
   check_transfer(device, host);
+  check_not_recorded(exec);
   queue_of(exec).staging.download(device.data, host.data, host.bytes(), stream_of(exec));
 }
 
 void download_later(ExecContext& exec, View device, MutView host) {
   check_transfer(device, host);
+  check_not_recorded(exec);
   if (host.bytes() == 0) return;
   check(cudaMemcpyAsync(host.data, device.data, host.bytes(), cudaMemcpyDeviceToHost, stream_of(exec)),
         "cudaMemcpyAsync");
@@ -195,15 +156,18 @@ class CudaDevice final : public Device {
   explicit CudaDevice(const DeviceOptions& options) : options_(options) {
     check(cudaSetDevice(options.index), "cudaSetDevice");
     facts_ = facts_of(options.index);
-    memory_ = make_caching_allocator(std::make_unique<DeviceMemory>(options.index), {options.memory_limit});
-    pinned_ = make_caching_allocator(std::make_unique<PinnedMemory>());
+    memory_ = make_caching_allocator(make_device_memory(options.index), {options.memory_limit});
+    pinned_ = make_caching_allocator(make_pinned_memory());
     bind(kernels_, kernel_abi_hash());
     if (!options_.products.device.empty() && options_.products.device != facts_.name) {
       facts_.warnings.push_back(fmt::format("the table of products is not used: it was measured on {}, and this is {}",
                                             options_.products.device, facts_.name));
       options_.products = {};
     }
-    exec_ = make_queue(0);
+    auto queue = make_bare_queue(0);
+    try_a_kernel(*queue);
+    queue->backend = make_state(options_);
+    exec_ = std::move(queue);
     if (const std::string why = state_of(*exec_).products().why_no_table(); !why.empty())
       facts_.warnings.push_back("the table of products is not used: " + why);
     facts_.products = state_of(*exec_).products().rule();
@@ -211,10 +175,9 @@ class CudaDevice final : public Device {
       facts_.libraries.push_back(
           fmt::format("{} by {}", use.purpose, use.used ? use.details : "Weft's own kernels: " + use.details));
     facts_.libraries.push_back(nccl_text(options.library_folders));
-    try_a_kernel();
   }
 
-  ~CudaDevice() override { static_cast<void>(cudaDeviceSynchronize()); }
+  ~CudaDevice() override { ignore(cudaDeviceSynchronize()); }
 
   const DeviceFacts& facts() const override { return facts_; }
   void enter_thread() override { check(cudaSetDevice(options_.index), "cudaSetDevice"); }
@@ -237,31 +200,14 @@ class CudaDevice final : public Device {
     // The pool needs as much as a step that is not recorded, whose blocks would lie idle beside it.
     check(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
     memory_->release_unused();
-    cudaGraph_t recorded = nullptr;
-    // Relaxed: the allocator may ask for memory, and other threads go on.
-    check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeRelaxed), "cudaStreamBeginCapture");
-    memory_->begin_pool();
-    recording_ = ++recordings_;
-    const auto end_pool = [&] {
-      recording_ = 0;
-      exec_->drop_scratch();
-      return memory_->end_pool();
-    };
-    try {
-      work();
-    } catch (...) {
-      cudaStreamEndCapture(stream, &recorded);
-      const GraphHandle dropped(recorded, &cudaGraphDestroy);
-      end_pool();
-      throw;
-    }
-    const cudaError_t ended = cudaStreamEndCapture(stream, &recorded);
-    const GraphHandle graph(recorded, &cudaGraphDestroy);
-    std::shared_ptr<void> pool = end_pool();
-    check(ended, "cudaStreamEndCapture");
+    Capture capture(stream);
+    Recording recording(*this);
+    work();
+    const GraphHandle graph = capture.end();
+    std::shared_ptr<void> pool = recording.end();
     cudaGraphExec_t ready = nullptr;
     check(cudaGraphInstantiate(&ready, graph.get(), 0), "cudaGraphInstantiate");
-    return std::make_unique<CudaGraph>(GraphExecHandle(ready, &cudaGraphExecDestroy), stream, std::move(pool));
+    return std::make_unique<CudaGraph>(GraphExecHandle(ready), stream, std::move(pool));
   }
   std::uint64_t recording() const override { return recording_; }
 
@@ -278,23 +224,52 @@ class CudaDevice final : public Device {
   }
 
  private:
+  /// The memory and the number of a recording under way.
+  class Recording {
+   public:
+    explicit Recording(CudaDevice& device) : device_(&device) {
+      device.memory_->begin_pool();
+      device.recording_ = ++device.recordings_;
+    }
+    ~Recording() {
+      if (device_) end();
+    }
+    Recording(const Recording&) = delete;
+    Recording& operator=(const Recording&) = delete;
+    /// The memory's owner.
+    std::shared_ptr<void> end() {
+      CudaDevice& device = *std::exchange(device_, nullptr);
+      device.recording_ = 0;
+      device.exec_->drop_scratch();
+      return device.memory_->end_pool();
+    }
+
+   private:
+    CudaDevice* device_;
+  };
+
+  /// For own kernels and copies.
+  std::unique_ptr<Queue> make_bare_queue(int priority) {
+    return std::make_unique<Queue>(kernels_, *memory_, *pinned_, options_.threads, priority);
+  }
+
   std::unique_ptr<ExecContext> make_queue(int priority) {
-    auto queue = std::make_unique<Queue>(kernels_, *memory_, *pinned_, options_.threads, priority);
+    auto queue = make_bare_queue(priority);
     queue->backend = make_state(options_);
     return queue;
   }
 
   // A device of another architecture than the kernels' takes everything but them.
-  void try_a_kernel() {
+  void try_a_kernel(Queue& queue) {
     constexpr std::size_t bytes = 64;
-    void* data = memory_->allocate(bytes, MemoryUse::workspace);
     try {
-      kernels_.elementwise.fill(*exec_, 1.0f, MutView(data, {bytes / sizeof(float)}, DType::f32, memory_->device()));
-      check(cudaStreamSynchronize(stream_of(*exec_)), "cudaStreamSynchronize");
+      void* data = queue.scratch(bytes);
+      kernels_.elementwise.fill(queue, 1.0f, MutView(data, {bytes / sizeof(float)}, DType::f32, memory_->device()));
+      check(cudaStreamSynchronize(stream_of(queue)), "cudaStreamSynchronize");
     } catch (const Error& error) {
-      fail("{} cannot run Weft's kernels: {}", facts_.name, error.what());
+      fail("{} cannot run Weft's kernels, which were compiled for {}: {}", facts_.name, WEFT_CUDA_ARCHITECTURES,
+           error.what());
     }
-    memory_->deallocate(data, bytes, MemoryUse::workspace);
   }
 
   DeviceOptions options_;
@@ -316,17 +291,6 @@ class CudaModule final : public BackendModule {
 };
 
 }  // namespace
-
-int device_count() {
-  int count = 0;
-  const cudaError_t status = cudaGetDeviceCount(&count);
-  if (status == cudaErrorInsufficientDriver || status == cudaErrorInitializationError)
-    fail("no NVIDIA driver for CUDA {} was found ({})", CUDART_VERSION / 1000, cudaGetErrorString(status));
-  if (status == cudaErrorNoDevice || (status == cudaSuccess && count == 0))
-    fail("the driver shows this process no GPU (is CUDA_VISIBLE_DEVICES empty?)");
-  check(status, "cudaGetDeviceCount");
-  return count;
-}
 
 std::unique_ptr<Device> make_device(const DeviceOptions& options) { return std::make_unique<CudaDevice>(options); }
 

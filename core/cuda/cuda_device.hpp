@@ -6,9 +6,6 @@
 
 namespace weft::cuda {
 
-/// Devices that this process sees. Throws Error that says what is missing (driver, device) where there is none.
-int device_count();
-
 /// Throws Error that names the call, or says that these kernels were not compiled for the device.
 std::unique_ptr<Device> make_device(const DeviceOptions& options);
 

@@ -16,7 +16,7 @@ double seconds_of(const std::function<void()>& run, void* stream) {
   const auto make_timer = [] {
     cudaEvent_t event = nullptr;
     check(cudaEventCreate(&event), "cudaEventCreate");
-    return EventHandle(event, &cudaEventDestroy);
+    return EventHandle(event);
   };
   const EventHandle begin = make_timer(), end = make_timer();
   std::array<float, rounds> ms{};

@@ -10,19 +10,16 @@ constexpr std::size_t alignment = 64;
 
 }  // namespace
 
-Staging::Staging(Allocator& pinned) : pinned_(pinned) {
-  for (Buffer& buffer : buffers_) {
-    buffer.data = pinned_.allocate(buffer_bytes, MemoryUse::workspace);
-    buffer.copied = make_event();
-  }
+Staging::Buffer::Buffer(Allocator& pinned)
+    : pinned_(pinned), data(static_cast<char*>(pinned.allocate(buffer_bytes, MemoryUse::workspace))) {}
+
+Staging::Buffer::~Buffer() {
+  ignore(cudaEventSynchronize(copied.get()));
+  pinned_.deallocate(data, buffer_bytes, MemoryUse::workspace);
 }
 
-Staging::~Staging() {
-  for (Buffer& buffer : buffers_) {
-    // A failed device says so elsewhere.
-    if (buffer.copied.get()) static_cast<void>(cudaEventSynchronize(buffer.copied.get()));
-    if (buffer.data) pinned_.deallocate(buffer.data, buffer_bytes, MemoryUse::workspace);
-  }
+Staging::Staging(Allocator& pinned) {
+  for (std::size_t i = 0; i < buffer_count; ++i) buffers_.emplace_back(pinned);
 }
 
 Staging::Buffer& Staging::next_buffer() {
@@ -39,12 +36,12 @@ void Staging::upload(const void* host, void* device, std::size_t bytes, cudaStre
     if (buffer->used == buffer_bytes || (buffer->used > 0 && buffer->used + bytes - done > buffer_bytes))
       buffer = &next_buffer();
     const std::size_t size = std::min(bytes - done, buffer_bytes - buffer->used);
-    auto* staged = static_cast<char*>(buffer->data) + buffer->used;
+    char* staged = buffer->data + buffer->used;
     std::memcpy(staged, static_cast<const char*>(host) + done, size);
+    buffer->used = std::min(buffer_bytes, (buffer->used + size + alignment - 1) / alignment * alignment);
     check(cudaMemcpyAsync(static_cast<char*>(device) + done, staged, size, cudaMemcpyHostToDevice, stream),
           "cudaMemcpyAsync");
     check(cudaEventRecord(buffer->copied.get(), stream), "cudaEventRecord");
-    buffer->used = std::min(buffer_bytes, (buffer->used + size + alignment - 1) / alignment * alignment);
     done += size;
   }
 }

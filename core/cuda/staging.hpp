@@ -1,8 +1,7 @@
 // Copies between ordinary host memory and the device through pinned memory.
 #pragma once
-#include <array>
 #include <cstddef>
-#include <memory>
+#include <deque>
 
 #include "core/cuda/stream.hpp"
 #include "core/kernels/exec.hpp"
@@ -15,7 +14,6 @@ class Staging {
  public:
   /// `pinned` outlives it.
   explicit Staging(Allocator& pinned);
-  ~Staging();
   Staging(const Staging&) = delete;
   Staging& operator=(const Staging&) = delete;
 
@@ -26,15 +24,25 @@ class Staging {
  private:
   static constexpr std::size_t buffer_bytes = std::size_t{4} << 20;
   static constexpr std::size_t buffer_count = 4;
-  struct Buffer {
-    void* data = nullptr;
-    EventHandle copied;
+  class Buffer {
+   public:
+    explicit Buffer(Allocator& pinned);
+    /// Waits for its last copy.
+    ~Buffer();
+    Buffer(const Buffer&) = delete;
+    Buffer& operator=(const Buffer&) = delete;
+
+   private:
+    Allocator& pinned_;
+
+   public:
+    const EventHandle copied = make_event();
+    char* const data;
     std::size_t used = 0;
   };
   Buffer& next_buffer();
 
-  Allocator& pinned_;
-  std::array<Buffer, buffer_count> buffers_;
+  std::deque<Buffer> buffers_;  ///< where they are made, they stay
   std::size_t current_ = 0;
 };
 

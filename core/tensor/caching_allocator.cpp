@@ -63,9 +63,12 @@ class SizeClassAllocator final : public CachingAllocator {
       release_cached();
       data = memory_->allocate(size);
     }
-    if (!data)
-      throw OutOfMemory(fmt::format("out of memory: {} bytes for {} beside {} in use and {} that recorded steps keep",
-                                    size, name_of(use), stats_.total_live, reserved_));
+    if (!data) {
+      const std::string left = memory_->left();
+      throw OutOfMemory(
+          fmt::format("out of memory: {} bytes for {} beside {} in use and {} that recorded steps keep{}{}", size,
+                      name_of(use), stats_.total_live, reserved_, left.empty() ? "" : "; ", left));
+    }
     if (pool_) pool_of_[data] = pool_;
     count(size, use);
     return data;

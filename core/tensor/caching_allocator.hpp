@@ -3,6 +3,7 @@
 #pragma once
 #include <cstddef>
 #include <memory>
+#include <string>
 
 #include "core/base/error.hpp"
 #include "core/base/memory.hpp"
@@ -16,6 +17,8 @@ class RawMemory {
   virtual DeviceId device() const = 0;
   virtual void* allocate(std::size_t bytes) = 0;  ///< null when exhausted
   virtual void deallocate(void* data, std::size_t bytes) noexcept = 0;
+  /// How much is left, for whom it is exhausted; empty if nobody knows.
+  virtual std::string left() const { return {}; }
 };
 
 /// Host memory, aligned to 64 bytes (large blocks to huge pages).
