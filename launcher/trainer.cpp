@@ -10,6 +10,7 @@
 #include "launcher/environment.hpp"
 #include "launcher/evaluation.hpp"
 #include "launcher/memory_prediction.hpp"
+#include "launcher/run_tokenizer.hpp"
 #include "launcher/sharding_setup.hpp"
 #include "launcher/signals.hpp"
 #include "launcher/step_setup.hpp"
@@ -126,6 +127,11 @@ void Trainer::start_or_resume() {
   const CheckpointIndex index = read_index(session_.world(), started_from_);
   // Imported weights: nothing was trained here yet, so that data, seed and optimizer are this run's.
   const bool trained = index.state.epoch_samples > 0;
+  from_first_rank(session_.world(), [&] {
+    check_tokens(dataset_options(options_.data), started_from_,
+                 trained || built_->model->config().vocab <= byte_tokens);
+    return std::string();
+  });
   load_checkpoint(session_.world(), index, started_from_,
                   {session_.engine().exec(), built_->store, trained ? optimizer_.get() : nullptr});
   if (!trained) return;
@@ -171,7 +177,7 @@ void Trainer::check_skipped(const StepResult& result) {
   // All ranks fail here: what they are saving is good.
   finish_saving();
   fail("step {}: {} is not finite, and so were the {} steps before it (--nonfinite-limit {})", state_.step, where,
-         state_.skipped_in_a_row - 1, options_.train.nonfinite_limit);
+       state_.skipped_in_a_row - 1, options_.train.nonfinite_limit);
 }
 
 bool Trainer::is_due(std::int64_t step, std::int64_t every) const { return every > 0 && step % every == 0; }
