@@ -311,7 +311,7 @@ void add_others(TableMaker& t) {
   t.group = "Tokenizer";
   choice(t.add("tokenizer", "bytes|words|bpe|unigram", "", for_prepare), tokenizer_names,
          WEFT_FIELD(prepare.tokenizer));
-  text(t.add("tokenizer-file", "FILE", "a saved tokenizer", for_prepare | for_sample),
+  text(t.add("tokenizer-file", "FILE", "a saved tokenizer", for_prepare | for_sample | for_eval),
        WEFT_FIELD(prepare.tokenizer_file));
   integer(t.add("min-count", "N", "rarer words become <unk>", for_prepare), {1}, WEFT_FIELD(prepare.min_count));
   yes_no(t.add("replace", "", "replace an output folder of an earlier prepare", for_prepare),

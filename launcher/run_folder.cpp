@@ -1,9 +1,7 @@
 #include "launcher/run_folder.hpp"
 
 #include <algorithm>
-#include <cerrno>
 #include <deque>
-#include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "core/base/log.hpp"
@@ -13,20 +11,6 @@
 #include "launcher/run_files.hpp"
 
 namespace weft {
-
-namespace {
-
-void copy_file_atomic(const std::filesystem::path& from, const std::filesystem::path& to) {
-  std::ifstream in(from, std::ios::binary);
-  AtomicFile out(to);
-  std::vector<char> piece(std::size_t{1} << 20);
-  while (in.read(piece.data(), static_cast<std::streamsize>(piece.size())) || in.gcount() > 0)
-    out.write(std::string_view(piece.data(), static_cast<std::size_t>(in.gcount())));
-  if (in.bad()) throw IoError("read", from, EIO);
-  out.commit();
-}
-
-}  // namespace
 
 std::filesystem::path flight_folder(const std::filesystem::path& run) { return run / "flight"; }
 

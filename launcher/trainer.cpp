@@ -10,6 +10,7 @@
 #include "launcher/environment.hpp"
 #include "launcher/evaluation.hpp"
 #include "launcher/memory_prediction.hpp"
+#include "launcher/run_tokenizer.hpp"
 #include "launcher/sharding_setup.hpp"
 #include "launcher/signals.hpp"
 #include "launcher/step_setup.hpp"
@@ -129,6 +130,11 @@ void Trainer::start_or_resume() {
   const CheckpointIndex index = read_index(session_.world(), started_from_);
   // Imported weights: nothing was trained here yet, so that data, seed and optimizer are this run's.
   const bool trained = index.state.epoch_samples > 0;
+  from_first_rank(session_.world(), [&] {
+    check_tokens(dataset_options(options_.data), started_from_,
+                 trained || built_->model->config().vocab <= byte_tokens);
+    return std::string();
+  });
   load_checkpoint(session_.world(), index, started_from_,
                   {session_.engine().exec(), built_->store, trained ? optimizer_.get() : nullptr});
   if (!trained) return;

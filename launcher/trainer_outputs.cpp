@@ -4,6 +4,7 @@
 #include "core/base/log.hpp"
 #include "launcher/report.hpp"
 #include "launcher/run_files.hpp"
+#include "launcher/run_tokenizer.hpp"
 #include "launcher/trainer.hpp"
 #include "parallel/comm/text_exchange.hpp"
 
@@ -33,6 +34,7 @@ void Trainer::open_outputs() {
           options_.run.out);
     folder_->write_config(options_);
     if (!session_.products().device.empty()) folder_->keep_product_table(session_.products());
+    keep_tokenizer();
     seconds_before_ = folder_->open_metrics(state_.step);
     read_earlier_rows();
     return owes_validation_ ? "yes" : "";
@@ -50,6 +52,15 @@ void Trainer::open_outputs() {
                               format_count(static_cast<double>(built_->store.global_numel())),
                               format_count(static_cast<double>(total_tokens(data_.train))), describe_device()));
   if (state_.step > 0) progress_->note(fmt::format("resumed at step {} from {}", state_.step, started_from_.string()));
+}
+
+// The run's own, so that it can be sampled from wherever its data is.
+void Trainer::keep_tokenizer() const {
+  std::error_code unseen;
+  const bool with_data = !data_.tokenizer.empty() && std::filesystem::exists(data_.tokenizer, unseen);
+  keep_run_tokenizer(folder_->root(), with_data               ? data_.tokenizer
+                                      : started_from_.empty() ? std::filesystem::path()
+                                                              : find_run_tokenizer(started_from_));
 }
 
 // What the run's earlier starts have measured, and whether the last of them left out a validation.

@@ -108,6 +108,11 @@ class ByteLevelBpe final : public Tokenizer {
 
   std::string_view kind() const override { return byte_level_kind; }
   std::int64_t vocab_size() const override { return static_cast<std::int64_t>(content_.texts.size()); }
+  bool is_bytes() const override {
+    for (std::size_t byte = 0; byte < content_.bytes.size(); ++byte)
+      if (content_.bytes[byte] != static_cast<std::int32_t>(byte)) return false;
+    return content_.texts.size() == content_.bytes.size() && content_.added.empty();
+  }
   std::string_view file_name() const override { return "tokenizer.json"; }
 
   void encode(std::string_view text, std::vector<std::int32_t>& tokens) const override {
@@ -137,6 +142,7 @@ class ByteLevelBpe final : public Tokenizer {
   void save(const std::filesystem::path& path, const FileSystem& files) const override {
     write_file_atomic(path, text_, files);
   }
+  std::string hugging_face_json() const override { return text_; }
 
  private:
   // Threads that encode at the same time have one each.

@@ -94,6 +94,15 @@ std::filesystem::path find_tokenizer_file(const DatasetOptions& asked) {
   return first.parent_path() / meta.tokenizer;
 }
 
+std::filesystem::path find_text_file(const DatasetOptions& asked) {
+  DatasetOptions options = asked;
+  expand_folder(options);
+  for (const std::vector<fs::path>* paths : {&options.data, &options.valid})
+    for (const fs::path& path : *paths)
+      if (holds_text(path, options.file)) return path;
+  return {};
+}
+
 std::int64_t total_tokens(const TokenSources& sources) {
   std::int64_t total = 0;
   for (const TokenSourcePtr& source : sources) total += source->size();

@@ -29,6 +29,9 @@ Dataset open_dataset(const DatasetOptions& options);
 /// Opens no token file.
 std::filesystem::path find_tokenizer_file(const DatasetOptions& options);
 
+/// The first file that would be taken for text (holds_text), whatever options.file.text_tokenizer is; empty: none is.
+std::filesystem::path find_text_file(const DatasetOptions& options);
+
 std::int64_t total_tokens(const TokenSources& sources);
 
 }  // namespace weft

@@ -33,6 +33,7 @@ std::size_t element_bytes(TokenFormat format) {
 // The map, its format, and where the tokens begin. Files are little-endian; elements may be unaligned.
 struct TokenLayout {
   TokenFormat format = TokenFormat::bytes;
+  bool text = false;  // bytes, because nothing says otherwise
   std::size_t data_begin = 0;
   std::int64_t tokens = 0;
 };
@@ -54,6 +55,7 @@ TokenLayout find_layout(const std::string& file, std::span<const std::byte> byte
     layout.format = meta->format;
   } else {
     layout.format = is_bin ? TokenFormat::u16 : TokenFormat::bytes;
+    layout.text = !is_bin;
   }
   const std::size_t element = element_bytes(layout.format);
   const std::size_t data_bytes = bytes.size() - layout.data_begin;
@@ -131,6 +133,31 @@ class TokenFile final : public TokenSource {
   const std::byte* data_;
 };
 
+std::string_view text_of(const MappedFile& map) {
+  return {reinterpret_cast<const char*>(map.bytes().data()), map.bytes().size()};
+}
+
+struct OpenedFile {
+  MappedFile map;
+  TokenFileMeta meta;
+  TokenLayout layout;
+};
+
+OpenedFile open_layout(const std::filesystem::path& path, const TokenFileOptions& options) {
+  OpenedFile opened{MappedFile(path), {}, {}};
+  const std::string file = path.string();
+  if (opened.map.bytes().empty()) fail_user("file '{}' is empty", file);
+  TokenFileMeta& meta = opened.meta;
+  const bool has_meta = options.format != TokenFormat::bytes && read_meta(path, meta);
+  opened.layout =
+      find_layout(file, opened.map.bytes(), options.format, has_meta ? &meta : nullptr, path.extension() == ".bin");
+  const TokenLayout& layout = opened.layout;
+  if (has_meta && (meta.tokens != layout.tokens || meta.format != layout.format))
+    fail_user("file '{}' holds {} tokens of format {}, but '{}' says {} of {}: prepare it again", file, layout.tokens,
+              name_of(layout.format), meta_path(path).string(), meta.tokens, name_of(meta.format));
+  return opened;
+}
+
 }  // namespace
 
 TokenFormat token_format(std::string_view name) {
@@ -145,17 +172,14 @@ std::string_view name_of(TokenFormat format) {
   fail("token format {} has no name", static_cast<int>(format));
 }
 
+bool holds_text(const std::filesystem::path& path, const TokenFileOptions& options) {
+  return open_layout(path, options).layout.text;
+}
+
 TokenSourcePtr open_tokens(const std::filesystem::path& path, const TokenFileOptions& options) {
-  MappedFile map(path);
+  auto [map, meta, layout] = open_layout(path, options);
   const std::string file = path.string();
-  if (map.bytes().empty()) fail_user("file '{}' is empty", file);
-  TokenFileMeta meta;
-  const bool has_meta = options.format != TokenFormat::bytes && read_meta(path, meta);
-  const TokenLayout layout =
-      find_layout(file, map.bytes(), options.format, has_meta ? &meta : nullptr, path.extension() == ".bin");
-  if (has_meta && (meta.tokens != layout.tokens || meta.format != layout.format))
-    fail_user("file '{}' holds {} tokens of format {}, but '{}' says {} of {}: prepare it again", file, layout.tokens,
-              name_of(layout.format), meta_path(path).string(), meta.tokens, name_of(meta.format));
+  if (layout.text && options.text_tokenizer) return encode_text(file, text_of(map), *options.text_tokenizer);
   const bool is_bytes = layout.format == TokenFormat::bytes;
   const std::int64_t declared = is_bytes ? 256 : meta.vocab_size;
   if (options.vocab_size > std::numeric_limits<std::int32_t>::max())
@@ -181,8 +205,7 @@ bool read_meta(const std::filesystem::path& path, TokenFileMeta& meta) {
   // train.meta.json is of train.bin, not of a train.txt beside it.
   if (path.extension() != ".bin" || !std::filesystem::exists(side)) return false;
   const MappedFile map(side);
-  const std::string_view text(reinterpret_cast<const char*>(map.bytes().data()), map.bytes().size());
-  const nlohmann::json json = nlohmann::json::parse(text, nullptr, false);
+  const nlohmann::json json = nlohmann::json::parse(text_of(map), nullptr, false);
   try {
     meta.format = token_format(json.at("format").get<std::string>());
     meta.vocab_size = json.at("vocab_size").get<std::int64_t>();

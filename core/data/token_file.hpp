@@ -10,6 +10,7 @@
 #include <string_view>
 
 #include "core/data/token_source.hpp"
+#include "core/data/tokenizer.hpp"
 #include "core/io/file_system.hpp"
 
 namespace weft {
@@ -26,6 +27,8 @@ struct TokenFileOptions {
   std::int64_t vocab_size = 0;  ///< 0: what the side file says, or unknown
   /// A file of up to this many bytes is checked against the vocabulary when it is opened, a larger one as it is read.
   std::int64_t scan_limit = std::int64_t{1} << 28;
+  /// Encodes files that hold text (holds_text) when they are opened, tokens in memory; null: their bytes are the tokens.
+  const Tokenizer* text_tokenizer = nullptr;
 };
 
 /// What NAME.meta.json (beside NAME.bin) says of a token file.
@@ -40,6 +43,9 @@ struct TokenFileMeta {
 /// Throws UserError (one line): missing, empty, unreadable, a size that is no multiple of the element or differs from
 /// the header's count, a damaged side file, a token outside the vocabulary.
 TokenSourcePtr open_tokens(const std::filesystem::path& path, const TokenFileOptions& options = {});
+
+/// Whether open_tokens would take a file for text: nothing says what its tokens are. Throws UserError as it does.
+bool holds_text(const std::filesystem::path& path, const TokenFileOptions& options);
 
 /// data/train.bin -> data/train.meta.json
 std::filesystem::path meta_path(const std::filesystem::path& path);

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "core/base/error.hpp"
+#include "core/data/tokenizer.hpp"
 
 namespace weft {
 namespace {
@@ -26,6 +27,31 @@ class MemoryTokens final : public TokenSource {
  private:
   std::string name_;
   std::string bytes_;
+};
+
+class EncodedText final : public TokenSource {
+ public:
+  EncodedText(std::string name, std::string_view text, const Tokenizer& tokenizer)
+      : name_(std::move(name)), text_bytes_(static_cast<std::int64_t>(text.size())) {
+    tokenizer.encode(text, tokens_);
+    if (tokens_.empty()) fail_user("file '{}' has no tokens", name_);
+  }
+
+  const std::string& name() const override { return name_; }
+  std::int64_t size() const override { return static_cast<std::int64_t>(tokens_.size()); }
+  std::int64_t vocab_size() const override { return 0; }
+  std::int64_t text_bytes() const override { return text_bytes_; }
+
+  void read(std::int64_t begin, std::span<std::int32_t> out) const override {
+    const auto count = static_cast<std::int64_t>(out.size());
+    WEFT_CHECK(begin >= 0 && begin <= size() - count, "{}: tokens [{}, {}) of {}", name_, begin, begin + count, size());
+    std::copy_n(tokens_.begin() + begin, count, out.begin());
+  }
+
+ private:
+  std::string name_;
+  std::int64_t text_bytes_;
+  std::vector<std::int32_t> tokens_;
 };
 
 class TokenSlice final : public TokenSource {
@@ -63,6 +89,10 @@ class TokenSlice final : public TokenSource {
 
 TokenSourcePtr memory_tokens(std::string name, std::string bytes) {
   return std::make_shared<MemoryTokens>(std::move(name), std::move(bytes));
+}
+
+TokenSourcePtr encode_text(std::string name, std::string_view text, const Tokenizer& tokenizer) {
+  return std::make_shared<EncodedText>(std::move(name), text, tokenizer);
 }
 
 TokenSourcePtr slice_tokens(TokenSourcePtr source, std::int64_t begin, std::int64_t end) {

@@ -4,9 +4,12 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace weft {
+
+class Tokenizer;
 
 /// Tokens 0 … size()-1 of one stream. Safe to read from several threads.
 class TokenSource {
@@ -30,6 +33,9 @@ using TokenSources = std::vector<TokenSourcePtr>;
 
 /// Bytes in memory, vocabulary 256.
 TokenSourcePtr memory_tokens(std::string name, std::string bytes);
+
+/// The tokens of `text`, in memory. No vocabulary is declared: the text may do with less than the tokenizer has.
+TokenSourcePtr encode_text(std::string name, std::string_view text, const Tokenizer& tokenizer);
 
 /// Tokens [begin, end) of another source. text_bytes() is exact for bytes and in proportion otherwise.
 TokenSourcePtr slice_tokens(TokenSourcePtr source, std::int64_t begin, std::int64_t end);

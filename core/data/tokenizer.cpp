@@ -24,6 +24,7 @@ class ByteTokenizer final : public Tokenizer {
  public:
   std::string_view kind() const override { return "bytes"; }
   std::int64_t vocab_size() const override { return 256; }
+  bool is_bytes() const override { return true; }
   std::string_view file_name() const override { return "tokenizer.json"; }
 
   void encode(std::string_view text, std::vector<std::int32_t>& tokens) const override {
@@ -42,6 +43,7 @@ class ByteTokenizer final : public Tokenizer {
   void save(const std::filesystem::path& path, const FileSystem& files) const override {
     write_file_atomic(path, "{\"kind\": \"bytes\"}\n", files);
   }
+  std::string hugging_face_json() const override { return detail::byte_level_json(); }
 };
 
 // Length of the text without what later tokens may change: the bytes of a character that is not whole yet, for which
@@ -100,6 +102,12 @@ TokenizerPtr load_tokenizer(const std::filesystem::path& path) {
   if (kind == "bytes") return byte_tokenizer();
   if (kind == "words") return detail::word_tokenizer(path.string(), std::move(words));
   fail_user("tokenizer file '{}' is of the unknown kind '{}': bytes or words", path.string(), kind);
+}
+
+std::filesystem::path tokenizer_in(const std::filesystem::path& folder) {
+  for (const std::string_view name : tokenizer_files)
+    if (std::filesystem::exists(folder / name)) return folder / name;
+  return {};
 }
 
 std::string StreamingDecoder::push(std::int32_t token) {

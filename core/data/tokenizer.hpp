@@ -1,5 +1,6 @@
 // Text to tokens and back.
 #pragma once
+#include <array>
 #include <cstdint>
 #include <filesystem>
 #include <functional>
@@ -22,6 +23,9 @@ enum class TokenizerKind : std::uint8_t { bytes, words, bpe, unigram };
 TokenizerKind tokenizer_kind(std::string_view name);
 std::string_view name_of(TokenizerKind kind);
 
+/// What a tokenizer's file is called in a folder, in the order in which tokenizer_in() looks.
+inline constexpr std::array<std::string_view, 2> tokenizer_files = {"tokenizer.json", "tokenizer.model"};
+
 /// Safe to use from several threads.
 class Tokenizer {
  public:
@@ -29,14 +33,18 @@ class Tokenizer {
   /// "bytes", "words", "sentencepiece" or "byte-level bpe".
   virtual std::string_view kind() const = 0;
   virtual std::int64_t vocab_size() const = 0;
+  /// Whether token i is byte i, so that a file's bytes are its tokens.
+  virtual bool is_bytes() const { return false; }
   /// Appends the tokens of `text` to `tokens`. A long text may be given in pieces that end after a newline.
   virtual void encode(std::string_view text, std::vector<std::int32_t>& tokens) const = 0;
   /// Tokens outside the vocabulary throw UserError.
   virtual std::string decode(std::span<const std::int32_t> tokens) const = 0;
-  /// The name that save() wants: "tokenizer.json" or "tokenizer.model".
+  /// The name that save() wants, of tokenizer_files.
   virtual std::string_view file_name() const = 0;
   /// Atomic; throws IoError.
   virtual void save(const std::filesystem::path& path, const FileSystem& files = FileSystem::posix()) const = 0;
+  /// The same tokens as a tokenizer.json of Hugging Face's; empty: there is no such file for this kind.
+  virtual std::string hugging_face_json() const { return {}; }
 };
 
 using TokenizerPtr = std::unique_ptr<const Tokenizer>;
@@ -55,8 +63,12 @@ struct TokenizerTraining {
 /// no sentencepiece.
 TokenizerPtr train_tokenizer(const TokenizerTraining& training, const TextPieces& text);
 TokenizerPtr byte_tokenizer();
-/// What save() wrote, any sentencepiece model, or a tokenizer.json of byte-level BPE (GPT-2, Llama 3) from Hugging Face. Throws UserError on a missing or damaged file.
+/// What save() wrote, any sentencepiece model, or a tokenizer.json of byte-level BPE (GPT-2, Llama 3) from Hugging Face.
+/// Throws UserError on a missing or damaged file.
 TokenizerPtr load_tokenizer(const std::filesystem::path& path);
+
+/// The first of tokenizer_files that is in the folder; empty: none is.
+std::filesystem::path tokenizer_in(const std::filesystem::path& folder);
 
 /// Text of tokens that come one at a time: gives out what later tokens cannot change, whole UTF-8 characters only.
 class StreamingDecoder {

@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <fstream>
 #include <system_error>
 #include <utility>
 
@@ -91,6 +92,17 @@ void write_file_atomic(const fs::path& path, std::string_view content, const Fil
   AtomicFile file(path, files);
   file.write(content);
   file.commit();
+}
+
+void copy_file_atomic(const fs::path& from, const fs::path& to, const FileSystem& files) {
+  std::ifstream in(from, std::ios::binary);
+  if (!in) throw IoError("open", from, errno);
+  AtomicFile out(to, files);
+  std::vector<char> piece(buffer_bytes);
+  while (in.read(piece.data(), static_cast<std::streamsize>(piece.size())) || in.gcount() > 0)
+    out.write(std::string_view(piece.data(), static_cast<std::size_t>(in.gcount())));
+  if (in.bad()) throw IoError("read", from, EIO);
+  out.commit();
 }
 
 AtomicFolder::AtomicFolder(fs::path final_path, const FileSystem& files)

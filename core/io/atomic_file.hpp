@@ -44,6 +44,10 @@ class AtomicFile {
 void write_file_atomic(const std::filesystem::path& path, std::string_view content,
                        const FileSystem& files = FileSystem::posix());
 
+/// Throws IoError.
+void copy_file_atomic(const std::filesystem::path& from, const std::filesystem::path& to,
+                      const FileSystem& files = FileSystem::posix());
+
 /// A folder that appears under its name complete (a checkpoint). Make one, write files into path() (from any number of
 /// processes: hand path() on; each file must be synced, as AtomicFile does), then commit() once all have written.
 /// Destroyed without commit, it removes the partial folder.

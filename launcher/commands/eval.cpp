@@ -5,28 +5,43 @@
 
 #include "launcher/data_setup.hpp"
 #include "launcher/evaluation.hpp"
-#include "launcher/saved_model.hpp"
+#include "launcher/run_tokenizer.hpp"
 #include "launcher/signals.hpp"
 
 namespace weft {
 namespace {
 
-// Without --data the run's own validation data; with it, all of what is named unless --valid-fraction says otherwise.
-Dataset open_eval_data(const Options& options, const Options& trained) {
-  if (options.data.data.empty() && options.data.valid.empty()) return open_data(trained.data);
+// Without --data the run's own validation data; with it, all of what is named unless --valid-fraction says otherwise. Text
+// becomes the model's tokens.
+Dataset open_eval_data(const Options& options, const SavedModel& saved) {
   DataOptions data = options.data;
-  if (!data.valid.empty() && data.data.empty()) data.data = data.valid;
-  if (data.valid.empty() && !options.given("valid-fraction")) data.valid = data.data;
-  return open_data(data);
+  if (data.data.empty() && data.valid.empty()) {
+    data = saved.trained.data;
+  } else {
+    if (data.data.empty()) data.data = data.valid;
+    if (data.valid.empty() && !options.given("valid-fraction")) data.valid = data.data;
+  }
+  if (data.data.empty())
+    fail_user(
+        "--data: missing, and {} comes from a run without data; a file of text or tokens, or a folder of `weft "
+        "prepare`, would be right",
+        saved.folder.string());
+  DatasetOptions dataset = dataset_options(data);
+  TokenizerPtr tokenizer;
+  if (!find_text_file(dataset).empty()) {
+    tokenizer = model_tokenizer(options.prepare.tokenizer_file, saved);
+    if (!tokenizer) fail_without_tokenizer(saved);
+    if (!tokenizer->is_bytes()) dataset.file.text_tokenizer = tokenizer.get();
+  }
+  return open_dataset(dataset);
 }
 
 ExitStatus eval_checkpoint(const Options& options, Session& session) {
   const SavedModel saved = load_saved_model(session, options.sample.checkpoint, options.layout);
-  const Dataset data = open_eval_data(options, saved.trained);
+  const Dataset data = open_eval_data(options, saved);
   if (data.valid.empty()) fail_user("--valid-fraction: found 0, so there is no validation data; give --valid FILE");
   const std::int64_t vocab = saved.built->model->config().vocab;
-  if (data.vocab_size > vocab)
-    fail_user("--data: it has {} tokens, the model was trained with {}", data.vocab_size, vocab);
+  if (data.vocab_size > vocab) fail_user("--data: it has {} tokens, the model has {}", data.vocab_size, vocab);
   const std::int64_t seq = options.given("seq") ? options.train.seq : saved.trained.train.seq;
   const LmConfig& config = saved.built->model->config();
   if (config.positions == PositionStyle::learned && seq > config.max_seq)

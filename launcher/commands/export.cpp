@@ -10,11 +10,14 @@
 #include "core/io/safetensors.hpp"
 #include "launcher/hugging_face.hpp"
 #include "launcher/ranks.hpp"
-#include "launcher/run_files.hpp"
-#include "launcher/saved_model.hpp"
+#include "launcher/run_tokenizer.hpp"
 
 namespace weft {
 namespace {
+
+namespace fs = std::filesystem;
+
+constexpr const char* weights_name = "model.safetensors";
 
 // Rows of a parameter in the order of their file.
 std::vector<float> values_of(const Tensor& parameter, const HuggingFaceTensor& tensor) {
@@ -47,6 +50,28 @@ SafetensorsSource source_of(const Tensor& parameter, const HuggingFaceTensor& te
   return {tensor.name, dtype, tensor.shape, fill};
 }
 
+// Returns what is to be said of it.
+std::string write_tokenizer(const fs::path& out, const SavedModel& saved) {
+  TokenizerPtr tokenizer;
+  try {
+    tokenizer = model_tokenizer({}, saved);
+  } catch (const UserError& error) {
+    return fmt::format("without a tokenizer: {}", error.what());
+  }
+  if (!tokenizer) return "without a tokenizer: none lies in the run's folder or beside its training data";
+  const std::string text = tokenizer->hugging_face_json();
+  if (text.empty()) {
+    if (tokenizer->file_name() != "tokenizer.model")
+      return fmt::format("without a tokenizer: Hugging Face has no file for one of {}", tokenizer->kind());
+    tokenizer->save(out / tokenizer->file_name());
+    return "with tokenizer.model";
+  }
+  write_file_atomic(out / "tokenizer.json", text);
+  // Classes of their own for a kind of model change what the file says.
+  write_file_atomic(out / "tokenizer_config.json", "{\n  \"tokenizer_class\": \"PreTrainedTokenizerFast\"\n}\n");
+  return "with tokenizer.json";
+}
+
 ExitStatus export_checkpoint(const Options& options, MpiRuntime& mpi, CommLog& log) {
   if (mpi.size() > 1)
     fail_user("export: found {} ranks, one would be right: it takes checkpoints of any layout", mpi.size());
@@ -61,14 +86,18 @@ ExitStatus export_checkpoint(const Options& options, MpiRuntime& mpi, CommLog& l
     WEFT_CHECK(parameter, "the model has no {}", tensor.parameter);
     sources.push_back(source_of(parameter->value(), tensor, dtype));
   }
-  const std::filesystem::path out = options.run.out, weights = out / "model.safetensors";
+  const fs::path out = options.run.out;
+  for (const char* name : {weights_name, "model.safetensors.index.json"})
+    if (fs::exists(out / name)) fail_user("--out: {} exists; another folder would be right", (out / name).string());
   make_output_folder(out, "--out");
-  if (std::filesystem::exists(weights)) fail_user("--out: {} exists; another folder would be right", weights.string());
-  write_safetensors(weights, sources, {{"format", "pt"}});
-  write_file_atomic(out / "config.json", hugging_face_config(config, dtype).dump(2) + "\n");
+  // Weights come last: a folder with them is complete, and one without may be exported to again.
+  const nlohmann::json described = hugging_face_config(config, dtype);
+  write_file_atomic(out / "config.json", described.dump(2) + "\n");
+  const std::string tokenizer = write_tokenizer(out, saved);
+  write_safetensors(out / weights_name, sources, {{"format", "pt"}});
   if (!options.run.quiet)
-    fmt::print("{}\n{} parameters of {} as {}\n", out.string(), saved.built->store.global_numel(),
-               saved.folder.string(), hugging_face_config(config, dtype).at("architectures").at(0).get<std::string>());
+    fmt::print("{}\n{} parameters of {} as {}, {}\n", out.string(), saved.built->store.global_numel(),
+               saved.folder.string(), described.at("architectures").at(0).get<std::string>(), tokenizer);
   return ExitStatus::done;
 }
 

@@ -3,6 +3,8 @@
 
 #include <filesystem>
 
+#include "core/base/log.hpp"
+#include "core/data/tokenizer.hpp"
 #include "core/io/atomic_file.hpp"
 #include "core/io/mapped_file.hpp"
 #include "launcher/hugging_face_config.hpp"
@@ -39,17 +41,40 @@ void check_free(const fs::path& out) {
     fail_user("--out: {} exists and is not an empty folder; another would be right", out.string());
 }
 
+/// The folder's tokenizer, where there is one that Weft follows.
+struct FoundTokenizer {
+  TokenizerPtr tokenizer;
+  std::string hint;  ///< what to do without
+};
+
+FoundTokenizer find_tokenizer(const fs::path& folder) {
+  std::string reasons;
+  for (const std::string_view name : tokenizer_files) {
+    if (!fs::exists(folder / name)) continue;
+    try {
+      return {load_tokenizer(folder / name), {}};
+    } catch (const UserError& error) {
+      reasons += fmt::format("{}; ", error.what());
+    }
+  }
+  if (reasons.empty()) reasons = fmt::format("no tokenizer.json or tokenizer.model in {}; ", folder.string());
+  return {nullptr,
+          fmt::format("no tokenizer is imported: {}sample, eval and prepare will need --tokenizer-file", reasons)};
+}
+
 ExitStatus import_model(const Options& options, MpiRuntime& mpi, CommLog& log) {
   if (mpi.size() > 1)
     fail_user("import: found {} ranks, one would be right: any layout takes what it writes", mpi.size());
   const fs::path from = options.import.from, out = options.run.out;
   if (!fs::exists(from)) fail_user("{}: no such file or folder", from.string());
   check_free(out);
-  const Options trained = training_options(read_model(fs::is_directory(from) ? from : from.parent_path()));
+  const fs::path from_folder = fs::is_directory(from) ? from : from.parent_path();
+  const Options trained = training_options(read_model(from_folder));
   const LmConfig config = make_lm_config(trained.model, trained.train.seq, 0);
   const HuggingFaceWeights weights(from);
   const std::vector<HuggingFaceTensor> tensors = hugging_face_tensors(config);
   weights.check(tensors, config);
+  const FoundTokenizer found = find_tokenizer(from_folder);
 
   Session session(options, mpi, log);
   const std::unique_ptr<BuiltModel> built = build_model(config, session.mesh());
@@ -62,6 +87,7 @@ ExitStatus import_model(const Options& options, MpiRuntime& mpi, CommLog& log) {
   AtomicFolder folder(fs::absolute(out / "").parent_path());
   // How to train is left to whoever goes on with --config.
   write_file_atomic(folder.path() / "config.cfg", model_text(trained));
+  if (found.tokenizer) found.tokenizer->save(folder.path() / found.tokenizer->file_name());
   RunState state;
   state.seed = trained.run.seed;
   if (const auto error = save_checkpoint(session.world(), folder.path() / "checkpoints", {exec, built->store, nullptr},
@@ -69,8 +95,10 @@ ExitStatus import_model(const Options& options, MpiRuntime& mpi, CommLog& log) {
     fail("{}", *error);
   folder.commit();
   if (!options.run.quiet)
-    fmt::print("{}\n{} parameters of {}, {} of {} tokens\n", out.string(), built->store.global_numel(), from.string(),
-               trained.model.name, config.vocab);
+    fmt::print("{}\n{} parameters of {}, {} of {} tokens{}\n", out.string(), built->store.global_numel(), from.string(),
+               trained.model.name, config.vocab,
+               found.tokenizer ? fmt::format(", {} tokenizer", found.tokenizer->kind()) : "");
+  if (!options.run.quiet && !found.tokenizer) log_warning("{}", found.hint);
   return ExitStatus::done;
 }
 

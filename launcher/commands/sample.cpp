@@ -1,8 +1,6 @@
 // weft sample: text from a checkpoint.
-#include "core/data/tokenizer.hpp"
-#include "launcher/data_setup.hpp"
+#include "launcher/run_tokenizer.hpp"
 #include "launcher/sampling.hpp"
-#include "launcher/saved_model.hpp"
 #include "launcher/signals.hpp"
 #include "launcher/standard_output.hpp"
 
@@ -12,20 +10,11 @@ namespace {
 // Seconds that other ranks wait for the text.
 constexpr double sampling_allowance = 86400;
 
-TokenizerPtr find_tokenizer(const Options& options, const Options& trained, std::int64_t vocab) {
-  if (!options.prepare.tokenizer_file.empty()) return load_tokenizer(options.prepare.tokenizer_file);
-  const std::filesystem::path beside_data = find_tokenizer_file(dataset_options(trained.data));
-  if (!beside_data.empty()) return load_tokenizer(beside_data);
-  if (vocab > 256 && open_data(trained.data).vocab_size > 256)
-    fail_user("--tokenizer-file: missing; the model has {} tokens and no tokenizer lies beside its training data",
-              vocab);
-  return byte_tokenizer();
-}
-
 // On the ranks of one copy of the model, the first of which writes.
 void write_sample(const Options& options, Session& session, const SavedModel& saved) {
   const std::int64_t vocab = saved.built->model->config().vocab;
-  const TokenizerPtr tokenizer = find_tokenizer(options, saved.trained, vocab);
+  const TokenizerPtr tokenizer = model_tokenizer(options.prepare.tokenizer_file, saved);
+  if (!tokenizer) fail_without_tokenizer(saved);
   std::vector<std::int32_t> prompt;
   tokenizer->encode(options.sample.prompt, prompt);
   if (prompt.empty()) fail_user("--prompt: it has no tokens; a text of one token or more would be right");

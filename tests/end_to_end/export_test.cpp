@@ -98,6 +98,28 @@ TEST_F(Export, HoldsEveryElementOfAModelThatRanksShared) {
   EXPECT_EQ(elements, expected);
 }
 
+TEST_F(Export, OfBytesHasATokenizerOfBytes) {
+  const std::string out = exported({"--model", "llama"});
+  const nlohmann::json tokenizer = nlohmann::json::parse(std::ifstream(out + "/tokenizer.json"));
+  EXPECT_EQ(tokenizer.at("model").at("vocab").size(), 256u);
+  EXPECT_EQ(tokenizer.at("model").at("vocab").at("a"), 'a');
+}
+
+TEST_F(Export, ThatADiskInterruptedLeavesNoWeightsAndCanBeRepeated) {
+  // Weights of 20 MB where files may have 16: what MPI writes when it starts fits.
+  ASSERT_EQ(run_.run(0, {"--steps", "1", "--vocab", "160000"}).status, 0);
+  const std::string out = folder_ / "out";
+  const std::string command = fmt::format("{} export {} --out {}", weft_path(), run_.out(), out);
+  const Outcome full = run_program({"bash", "-c", "trap '' XFSZ; ulimit -f 16384; exec " + command});
+  EXPECT_EQ(full.status, 3);
+  EXPECT_THAT(full.err, HasSubstr("model.safetensors"));
+  EXPECT_TRUE(std::filesystem::exists(out + "/config.json"));
+  EXPECT_EQ(folder_.entries(), (Words{"out", "out/config.json", "out/tokenizer.json", "out/tokenizer_config.json"}));
+  const Outcome again = run_program({"bash", "-c", command});
+  EXPECT_EQ(again.status, 0) << again.err;
+  EXPECT_TRUE(std::filesystem::exists(out + "/model.safetensors"));
+}
+
 TEST_F(Export, OfAModelThatHasNoClassThereIsRefusedBeforeAnythingIsWritten) {
   for (const Words& options : {Words{"--model", "sru"}, Words{"--model", "gpt2", "--positions", "rotary"}}) {
     Training other;

@@ -138,12 +138,21 @@ Training::~Training() {
 }
 
 Words Training::train(const Words& more) const {
-  Words words = {weft_path(), "train", "--data", folder_ / "data.txt", "--out", out()};
-  std::map<std::string, std::string> values = {
-      {"--layers", "1"},       {"--d-model", "32"},        {"--heads", "2"},       {"--seq", "32"},
-      {"--batch", "12"},       {"--threads", "1"},         {"--dropout", "0.1"},   {"--warmup", "10"},
-      {"--lr", "0.003"},       {"--schedule", "constant"}, {"--valid-every", "0"}, {"--checkpoint-every", "0"},
-      {"--steps", "100000000"}};
+  Words words = {weft_path(), "train", "--out", out()};
+  std::map<std::string, std::string> values = {{"--data", folder_ / "data.txt"},
+                                               {"--layers", "1"},
+                                               {"--d-model", "32"},
+                                               {"--heads", "2"},
+                                               {"--seq", "32"},
+                                               {"--batch", "12"},
+                                               {"--threads", "1"},
+                                               {"--dropout", "0.1"},
+                                               {"--warmup", "10"},
+                                               {"--lr", "0.003"},
+                                               {"--schedule", "constant"},
+                                               {"--valid-every", "0"},
+                                               {"--checkpoint-every", "0"},
+                                               {"--steps", "100000000"}};
   for (const Words& list : {options_, more})
     for (std::size_t i = 0; i + 1 < list.size(); i += 2) values[list[i]] = list[i + 1];
   for (const auto& [name, value] : values) words.insert(words.end(), {name, value});

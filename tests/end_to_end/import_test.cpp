@@ -30,6 +30,11 @@ std::map<std::string, std::string> tensors_of(const std::string& file) {
   return tensors;
 }
 
+std::string content_of(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
 json read_json(const std::string& path) { return json::parse(std::ifstream(path)); }
 
 class Import : public testing::Test {
@@ -172,6 +177,98 @@ TEST_F(Import, ReadsShardsHalvesAndNamesWithoutPrefix) {
   map["wte.weight"] = map["wte.weight"] == "part-0.safetensors" ? "part-1.safetensors" : "part-0.safetensors";
   write_index();
   expect_refused(parts, AllOf(HasSubstr("has no tensor wte.weight"), HasSubstr("index.json says")));
+}
+
+class ImportedTokenizer : public Import {
+ protected:
+  ImportedTokenizer() {
+    std::string text;
+    for (int i = 0; i < 300; ++i) text += fmt::format("It's größer than {}\n\n\tline\n", i);
+    text_ = folder_.write("text.txt", text);
+    const Outcome prepared =
+        run_weft({"prepare", "--tokenizer-file", tokenizer_, "--valid-fraction", "0", "--out", prepared_, text_});
+    EXPECT_EQ(prepared.status, 0) << prepared.err;
+  }
+  json evaluated(const std::string& run, const Words& more) const {
+    Words words = {"eval", "--checkpoint", run, "--dtype", "f32", "--json"};
+    words.insert(words.end(), more.begin(), more.end());
+    const Outcome outcome = run_weft(words);
+    EXPECT_EQ(outcome.status, 0) << outcome.err;
+    json row = json::parse(outcome.out);
+    row.erase("checkpoint");
+    return row;
+  }
+  Words train_on(const std::string& data) const {
+    return {"train",
+            "--config",
+            folder_ / "own/config.cfg",
+            "--resume",
+            folder_ / "own",
+            "--out",
+            folder_ / "tuned",
+            "--data",
+            data,
+            "--steps",
+            "1",
+            "--batch",
+            "2",
+            "--threads",
+            "1"};
+  }
+
+  const std::string tokenizer_ = WEFT_REFERENCE_DATA "/tokenizer-gpt2.json";
+  const std::string prepared_ = folder_ / "prepared";
+  std::string text_;
+};
+
+TEST_F(ImportedTokenizer, GoesWithTheModelAndReadsText) {
+  const std::string theirs = exported({"--model", "gpt2", "--data", prepared_, "--valid-fraction", "0"});
+  EXPECT_EQ(content_of(theirs + "/tokenizer.json"), content_of(tokenizer_));
+  const Outcome outcome = import(theirs);
+  ASSERT_EQ(outcome.status, 0) << outcome.err;
+  EXPECT_THAT(outcome.out, HasSubstr("byte-level bpe tokenizer"));
+  fs::rename(prepared_, folder_ / "elsewhere");
+  for (const std::string& run : {run_.out(), folder_ / "own"}) {
+    const Outcome sample = run_weft({"sample", "--checkpoint", run, "--prompt", "größer", "--tokens", "4"});
+    EXPECT_EQ(sample.status, 0) << sample.err;
+    EXPECT_THAT(sample.out, testing::StartsWith("größer"));
+    EXPECT_EQ(evaluated(run, {"--data", text_}), evaluated(run, {"--data", folder_ / "elsewhere/train.bin"}));
+    EXPECT_NE(evaluated(run, {"--data", text_, "--data-format", "bytes"}), evaluated(run, {"--data", text_}));
+  }
+  // Bytes are none of its tokens.
+  const Outcome bytes = run_weft(train_on(text_));
+  EXPECT_EQ(bytes.status, 2);
+  EXPECT_THAT(bytes.lines(), ElementsAre(AllOf(HasSubstr("--data"), HasSubstr("text.txt is text"),
+                                               HasSubstr("weft prepare --tokenizer-file"))));
+  EXPECT_FALSE(fs::exists(folder_ / "tuned"));
+  const Outcome tuned = run_weft(train_on(folder_ / "elsewhere/train.bin"));
+  EXPECT_EQ(tuned.status, 0) << tuned.err;
+  EXPECT_EQ(content_of(folder_ / "tuned/tokenizer.json"), content_of(tokenizer_));
+}
+
+TEST_F(ImportedTokenizer, ThatIsMissingOrNotFollowedIsSaidAndAskedFor) {
+  const std::string theirs = exported({"--model", "gpt2", "--data", prepared_, "--valid-fraction", "0"});
+  json changed = read_json(tokenizer_);
+  changed["normalizer"] = {{"type", "NFC"}};
+  std::ofstream(theirs + "/tokenizer.json") << changed.dump();
+  Outcome outcome = import(theirs);
+  EXPECT_EQ(outcome.status, 0);
+  EXPECT_THAT(outcome.lines(), ElementsAre(AllOf(HasSubstr("no tokenizer is imported"), HasSubstr("`normalizer`"),
+                                                 HasSubstr("--tokenizer-file"))));
+  fs::remove(theirs + "/tokenizer.json");
+  fs::remove_all(folder_ / "own");
+  outcome = import(theirs);
+  EXPECT_EQ(outcome.status, 0);
+  EXPECT_THAT(outcome.lines(), ElementsAre(HasSubstr("no tokenizer.json or tokenizer.model in")));
+  for (const Words& words : {Words{"sample", "--checkpoint", folder_ / "own"},
+                             Words{"eval", "--checkpoint", folder_ / "own", "--data", text_}}) {
+    const Outcome refused = run_weft(words);
+    EXPECT_EQ(refused.status, 2);
+    EXPECT_THAT(refused.lines(), ElementsAre(HasSubstr("--tokenizer-file: missing")));
+  }
+  EXPECT_EQ(run_weft(train_on(text_)).status, 2);
+  EXPECT_EQ(evaluated(folder_ / "own", {"--data", text_, "--tokenizer-file", tokenizer_}),
+            evaluated(folder_ / "own", {"--data", prepared_}));
 }
 
 TEST_F(Import, AConfigurationThatTheModelWouldNotFollowIsRefused) {

@@ -111,6 +111,8 @@ TEST(ByteLevelFile, WhatItWouldNotFollowIsRefusedByName) {
 TEST(ByteLevelFile, OfBytesHasTokenIForByteI) {
   const TokenizerPtr bytes = detail::byte_level_bpe("bytes", detail::byte_level_json());
   EXPECT_EQ(bytes->vocab_size(), 256);
+  EXPECT_TRUE(bytes->is_bytes());
+  EXPECT_FALSE(detail::byte_level_bpe("gpt2", text_of("tokenizer-gpt2.json"))->is_bytes());
   std::string text;
   for (int byte = 255; byte >= 0; --byte) text += static_cast<char>(byte);
   Ids expected(256);

@@ -47,6 +47,30 @@ TEST(TokenFile, TheSideFileIsOfTheBinAlone) {
   EXPECT_EQ(all(*open_tokens(folder / "train.txt", {})), (std::vector<std::int32_t>{'a', 'b', 'c', 'd', 'e'}));
 }
 
+TEST(TokenFile, TextIsWhatNothingSaysTheTokensOf) {
+  const TempFolder folder;
+  write_text(folder / "a.txt", "It is it");
+  write_text(folder / "nano.bin", raw<std::uint16_t>({1, 2}));
+  write_text(folder / "llmc", header(20240520, 1, 1) + raw<std::uint16_t>({5}));
+  write_text(folder / "made.bin", raw<std::uint16_t>({1}));
+  write_meta(folder / "made.bin",
+             {.format = TokenFormat::u16, .vocab_size = 9, .tokens = 1, .text_bytes = 5, .tokenizer = ""});
+  write_text(folder / "tokenizer.json", R"({"kind": "words", "words": ["<unk>", "<eos>", "it", "is"]})");
+  const TokenizerPtr words = load_tokenizer(folder / "tokenizer.json");
+  const TokenFileOptions options{.text_tokenizer = words.get()};
+  EXPECT_EQ(all(*open_tokens(folder / "a.txt", options)), (std::vector<std::int32_t>{0, 3, 2}));
+  EXPECT_EQ(open_tokens(folder / "a.txt", options)->text_bytes(), 8);
+  TokenFileOptions bytes = options;
+  bytes.format = TokenFormat::bytes;
+  EXPECT_EQ(open_tokens(folder / "a.txt", bytes)->size(), 8);
+  for (const char* other : {"nano.bin", "llmc", "made.bin"}) {
+    EXPECT_FALSE(holds_text(folder / other, {})) << other;
+    EXPECT_EQ(all(*open_tokens(folder / other, options)), all(*open_tokens(folder / other))) << other;
+  }
+  EXPECT_EQ(find_text_file({.data = {folder / "nano.bin"}, .valid = {folder / "a.txt"}, .file = {}}), folder / "a.txt");
+  EXPECT_EQ(find_text_file({.data = {folder / "nano.bin", folder / "llmc"}, .valid = {}, .file = {}}), "");
+}
+
 TEST(TokenFile, EachFormatIsRecognisedAndReadBack) {
   const TempFolder folder;
   write_text(folder / "a.txt", std::string("h\xff\0i", 4));
