@@ -165,8 +165,10 @@ struct LensOptions {
   std::vector<std::string> models = {"attention", "lstm", "sru", "qrnn", "mean"};
   std::vector<std::int64_t> lengths = {128, 512, 2048};
   std::vector<std::int64_t> widths = {256};
-  std::int64_t batch = 1;    ///< sequences
-  std::int64_t repeats = 3;  ///< timed passes
+  std::vector<std::int64_t> batches = {1, 8};  ///< sequences
+  std::vector<std::string> axes = {"sp", "tp", "dp"};
+  std::vector<std::int64_t> rank_counts;  ///< empty: powers of two up to the ranks there are, and these
+  std::int64_t repeats = 3;               ///< timed passes
 };
 
 /// Where a value came from, weakest first.

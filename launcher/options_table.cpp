@@ -25,6 +25,7 @@ constexpr std::array<std::string_view, 2> wire_names = {"f32", "bf16"};
 constexpr std::array<std::string_view, 2> graph_names = {"auto", "off"};
 constexpr std::array<std::string_view, 3> tp_sequence_names = {"auto", "on", "off"};
 constexpr std::array<std::string_view, 3> recompute_names = {"none", "attention", "block"};
+constexpr std::array<std::string_view, 3> lens_axis_names = {"sp", "tp", "dp"};
 constexpr std::array<std::string_view, 3> sp_attention_names = {"auto", "ring", "exchange"};
 
 using Texts = std::vector<std::string>;
@@ -284,9 +285,9 @@ void add_run(TableMaker& t) {
   memory.read = [](Options& o, const Texts& x) { o.run.memory_limit = read_bytes(x.front()); };
   memory.write = [](const Options& o) { return Texts{write_bytes(o.run.memory_limit)}; };
   memory.shown_default = "none";
-  seconds(
-      t.add("timeout", "TIME", "a collective may stand still before the run fails; 0: for ever", training | for_eval),
-      WEFT_FIELD(run.timeout));
+  seconds(t.add("timeout", "TIME", "a collective may stand still before the run fails; 0: for ever",
+                training | for_eval | for_lens),
+          WEFT_FIELD(run.timeout));
   yes_no(t.add("quiet", "", "say nothing but errors",
                training | for_eval | for_sample | for_prepare | for_export | for_import),
          WEFT_FIELD(run.quiet));
@@ -337,7 +338,19 @@ void add_others(TableMaker& t) {
   integers(lengths, {1, 1 << 24}, WEFT_FIELD(lens.lengths));
   lengths.shown_default = "128 512 2048";
   integers(t.add("widths", "N...", "d-model", for_lens), {1, 1 << 20}, WEFT_FIELD(lens.widths));
-  integer(t.add("sequences", "N", "at a time", for_lens), {1, 1 << 20}, WEFT_FIELD(lens.batch));
+  auto& sequences = t.add("sequences", "N...", "at a time: one, and a full batch", for_lens);
+  integers(sequences, {1, 1 << 20}, WEFT_FIELD(lens.batches));
+  sequences.shown_default = "1 8";
+  auto& axes = t.add("axes", "sp|tp|dp...", "what ranks share out: tokens, channels, sequences", for_lens);
+  texts(axes, WEFT_FIELD(lens.axes));
+  axes.read = [](Options& o, const Texts& x) {
+    for (const std::string& one : x) read_choice(one, lens_axis_names);
+    o.lens.axes = x;
+  };
+  axes.shown_default = "sp tp dp";
+  auto& counts = t.add("rank-counts", "N...", "of the ranks that there are, numbers to spread over", for_lens);
+  integers(counts, {1, 1 << 24}, WEFT_FIELD(lens.rank_counts));
+  counts.shown_default = "2, 4, 8 … and all";
   integer(t.add("repeats", "N", "timed passes; the median counts", for_lens), {1, 1000}, WEFT_FIELD(lens.repeats));
 
   t.group = "Report";
@@ -373,7 +386,7 @@ const std::vector<CommandRow>& command_table() {
       {"train", for_train, "weft train --data FILE... [options]",
        "train; under mpirun or srun with their ranks, alone with one"},
       {"launch", for_launch, "weft launch [-n N] [options] -- COMMAND [options]",
-       "start one bound rank per GPU (or share of the cores) of train, eval or doctor"},
+       "start one bound rank per GPU (or share of the cores) of train, eval, lens or doctor"},
       {"eval", for_eval, "weft eval --checkpoint DIR --data FILE... [options]",
        "loss and bits per byte of a checkpoint"},
       {"sample", for_sample, "weft sample --checkpoint DIR [options]", "text from a checkpoint", "checkpoint"},
@@ -384,7 +397,7 @@ const std::vector<CommandRow>& command_table() {
        "a Hugging Face folder of GPT2LMHeadModel or LlamaForCausalLM as a run's folder", "from"},
       {"report", for_report, "weft report DIR", "write report.html of a run's folder", "run"},
       {"lens", for_lens, "weft lens [options]",
-       "work, span, time, memory and gradient reach of sequence mixers side by side", "models"},
+       "work, span, time, memory, gradient reach and speed-up over ranks of sequence mixers side by side", "models"},
       {"doctor", for_doctor, "weft doctor [options]",
        "this machine, its ranks, what is wrong; --tune: the fastest products of the model described"},
   };

@@ -91,9 +91,9 @@ void draw_series(std::string& out, const Plot& plot, const Series& series, const
   const auto flush = [&] {
     if (run.empty()) return;
     const char* kind = series.style == SeriesStyle::faint ? "faint" : "line";
-    if (run.size() > 1)
+    if (run.size() > 1 && series.style != SeriesStyle::dots)
       out += fmt::format("<path class=\"{} c{}\" d=\"{}\"/>\n", kind, series.color, path_of(thinned(run)));
-    if (series.style == SeriesStyle::marked || run.size() == 1)
+    if (series.style == SeriesStyle::marked || series.style == SeriesStyle::dots || run.size() == 1)
       for (const PlotPoint& p : run)
         out += fmt::format("<circle class=\"dot c{}\" cx=\"{:.1f}\" cy=\"{:.1f}\" r=\"3\"/>\n", series.color, p.x, p.y);
     run.clear();

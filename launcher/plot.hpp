@@ -16,6 +16,7 @@ enum class SeriesStyle : std::uint8_t {
   line,
   faint,   ///< a thin pale line: raw values behind a smoothed line of the same colour
   marked,  ///< a line with a dot at each point
+  dots,    ///< these alone
 };
 
 struct Series {

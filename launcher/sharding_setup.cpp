@@ -86,6 +86,11 @@ std::string fitting(const Ranks& asked, const LayoutOptions& layout, const LmCon
 
 }  // namespace
 
+std::string layout_misfit(const MeshSizes& mesh, const LayoutOptions& layout, const LmConfig& config,
+                          const LayoutNeeds& needs) {
+  return misfit({mesh.dp, mesh.sp, mesh.tp}, layout, config, needs);
+}
+
 ShardingOptions plan_sharding(const LayoutOptions& layout, const LmConfig& config, const LayoutNeeds& needs,
                               const Mesh& mesh) {
   const Ranks ranks{mesh.size(Axis::dp), mesh.size(Axis::sp), mesh.size(Axis::tp)};

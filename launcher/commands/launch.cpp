@@ -14,7 +14,7 @@
 namespace weft {
 namespace {
 
-const std::vector<std::string> parallel_commands = {"train", "eval", "doctor"};
+const std::vector<std::string> parallel_commands = {"train", "eval", "lens", "doctor"};
 
 }  // namespace
 

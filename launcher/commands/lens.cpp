@@ -1,21 +1,25 @@
-// weft lens: what sequence mixers cost side by side.
+// weft lens: what sequence mixers cost side by side, on one rank and over those that there are.
 #include <fmt/core.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
 #include "core/base/clock.hpp"
 #include "launcher/commands.hpp"
-#include "launcher/lens_report.hpp"
+#include "launcher/lens/report.hpp"
 #include "launcher/progress.hpp"
+#include "launcher/ranks.hpp"
+#include "launcher/signals.hpp"
 #include "models/registry.hpp"
+#include "parallel/comm/text_exchange.hpp"
 
 namespace weft {
 namespace {
 
 /// One line that is written over, on a terminal only.
-class LensProgress {
+class LensBar {
  public:
   void operator()(std::size_t done, std::size_t total, const std::string& next) {
     if (!::isatty(STDERR_FILENO)) return;
@@ -33,28 +37,71 @@ class LensProgress {
   double began_ = seconds_now();
 };
 
-}  // namespace
+/// Numbers of ranks above one.
+std::vector<int> rank_counts(const std::vector<std::int64_t>& asked, int ranks) {
+  std::vector<int> counts;
+  for (const std::int64_t count : asked) {
+    if (count > ranks)
+      fail_user("--rank-counts: found {}, but there {} {} rank{}; mpirun -n {} starts as many", count,
+                ranks == 1 ? "is" : "are", ranks, ranks == 1 ? "" : "s", count);
+    if (count > 1) counts.push_back(static_cast<int>(count));
+  }
+  if (asked.empty()) {
+    for (int count = 2; count < ranks; count *= 2) counts.push_back(count);
+    if (ranks > 1) counts.push_back(ranks);
+  }
+  counts.erase(std::unique(counts.begin(), counts.end()), counts.end());
+  return counts;
+}
 
-ExitStatus run_lens(const Options& options) {
+Axis axis_of(const std::string& name) {
+  for (const Axis axis : {Axis::dp, Axis::sp, Axis::tp})
+    if (name_of(axis) == name) return axis;
+  fail_user("--axes: found {}, expected sp, tp or dp", name);
+}
+
+LensSpec spec_of(const Options& options, int ranks) {
   LensSpec spec;
   spec.models = options.lens.models;
   spec.lengths = options.lens.lengths;
   spec.widths = options.lens.widths;
-  spec.batch = options.lens.batch;
+  spec.batches = options.lens.batches;
+  spec.ranks = rank_counts(options.lens.rank_counts, ranks);
+  for (const std::string& name : options.lens.axes)
+    if (const Axis axis = axis_of(name); !spec.ranks.empty() && std::ranges::find(spec.axes, axis) == spec.axes.end())
+      spec.axes.push_back(axis);
   spec.repeats = options.lens.repeats;
   spec.seed = options.run.seed;
   for (const std::string& model : spec.models) find_mixer(model);
-  Engine engine(options.run);
-  spec.compute = compute_dtype(options.run.dtype, engine.traits());
-  LensProgress progress;
-  const LensResult result = measure_lens(
-      engine, spec, [&](std::size_t done, std::size_t total, const std::string& next) { progress(done, total, next); });
-  const std::filesystem::path page = write_lens(result, options.run.out);
-  if (options.run.json)
-    fmt::print("{}\n", lens_json(result).dump());
-  else
-    fmt::print("{}\n{}\n", format_lens(result), page.string());
-  return ExitStatus::done;
+  return spec;
+}
+
+}  // namespace
+
+ExitStatus run_lens(const Options& options) {
+  return with_ranks(options, [&](MpiRuntime& mpi, CommLog& log) {
+    LensSpec spec = spec_of(options, mpi.size());
+    Session session(options, mpi, log);
+    spec.compute = session.compute();
+    LensBar bar;
+    LensHooks hooks;
+    hooks.progress = [&](std::size_t done, std::size_t total, const std::string& next) { bar(done, total, next); };
+    hooks.stop = [] { return stop_signal() != 0; };
+    const std::optional<LensResult> result = measure_lens(session.worker(), spec, hooks);
+    if (!result) {
+      if (session.main_rank()) say_error(options.command, "stopped by a signal; nothing was written");
+      return ExitStatus::stopped;
+    }
+    from_first_rank(session.world(), [&] {
+      const std::filesystem::path page = write_lens(*result, options.run.out);
+      if (options.run.json)
+        fmt::print("{}\n", lens_json(*result).dump());
+      else
+        fmt::print("{}\n{}\n", format_lens(*result), page.string());
+      return std::string{};
+    });
+    return ExitStatus::done;
+  });
 }
 
 }  // namespace weft

@@ -3,7 +3,7 @@
 
 #include <nlohmann/json.hpp>
 
-#include "launcher/lens_report.hpp"
+#include "launcher/lens/report.hpp"
 #include "tests/unit/io/temp_folder.hpp"
 
 namespace weft {
@@ -23,25 +23,32 @@ class LensTest : public testing::Test {
     spec.models = {"attention", "lstm", "qrnn"};
     spec.lengths = {8, 16, 32, 64};
     spec.widths = {16, 32};
-    spec.batch = 2;
+    spec.batches = {1, 4};
     spec.repeats = 1;
+    CommLog log;
+    const auto world = make_self_communicator(log, "world", 0, &engine.device());
+    Mesh mesh(*world, log, {});
     std::size_t last = 0;
-    result = new LensResult(measure_lens(engine, spec, [&](std::size_t done, std::size_t total, const std::string&) {
+    LensHooks hooks;
+    hooks.progress = [&](std::size_t done, std::size_t total, const std::string&) {
       EXPECT_GE(done, last);
-      EXPECT_EQ(total, 24u);
+      EXPECT_EQ(total, rows);
       last = done;
-    }));
-    EXPECT_EQ(last, 24u);
+    };
+    result = new LensResult(measure_lens({engine, mesh, log}, spec, hooks).value());
+    EXPECT_EQ(last, rows);
+    EXPECT_FALSE(measure_lens({engine, mesh, log}, spec, {.progress = {}, .stop = [] { return true; }}));
   }
   static void TearDownTestSuite() { delete std::exchange(result, nullptr); }
 
   static double exponent(const std::string& model, double (*value)(const LensRow&)) {
     std::vector<PlotPoint> points;
     for (const LensRow& row : result->rows)
-      if (row.model == model && row.d_model == 32) points.push_back({static_cast<double>(row.seq), value(row)});
+      if (row.model == model && row.d_model == 32 && row.batch == 4) points.push_back({static_cast<double>(row.seq), value(row)});
     return fitted_exponent(points);
   }
 
+  static constexpr std::size_t rows = 48;
   static LensResult* result;
 };
 
@@ -70,7 +77,7 @@ TEST_F(LensTest, WorkOfAttentionGrowsFasterThanThatOfARecurrence) {
 }
 
 TEST_F(LensTest, EveryRowWasMeasured) {
-  ASSERT_EQ(result->rows.size(), 24u);
+  ASSERT_EQ(result->rows.size(), rows);
   for (const LensRow& row : result->rows) {
     EXPECT_GT(row.forward_ms, 0);
     EXPECT_GT(row.backward_ms, 0);
@@ -94,13 +101,13 @@ TEST_F(LensTest, FilesCarryAllRows) {
   const test::TempFolder folder;
   const fs::path page = write_lens(*result, folder.path() / "lens");
   std::ifstream file(page.parent_path() / "lens.json");
-  const auto rows = nlohmann::json::parse(file);
-  ASSERT_EQ(rows.size(), 24u);
+  const auto written = nlohmann::json::parse(file);
+  ASSERT_EQ(written.size(), rows);
   for (const char* field : {"model", "seq", "d_model", "batch", "ranks", "axis", "work", "span", "span_min",
                             "parallelism", "forward_ms", "backward_ms", "activation_bytes", "comm_bytes"})
-    EXPECT_TRUE(rows.front().contains(field)) << field;
+    EXPECT_TRUE(written.front().contains(field)) << field;
   for (const char* name :
-       {"lens.csv", "span.svg", "span_min.svg", "work.svg", "time.svg", "memory.svg", "gradient.svg"})
+       {"lens.csv", "span.svg", "span_min.svg", "work.svg", "time.svg", "batch.svg", "memory.svg", "gradient.svg"})
     EXPECT_GT(fs::file_size(page.parent_path() / name), 100u) << name;
   EXPECT_THAT(format_lens(*result), HasSubstr("lstm"));
 }
