@@ -34,7 +34,11 @@ constexpr auto table = std::to_array<MixerEntry>({
      .positions = PositionStyle::none,
      .shards_tp = true,
      .shards_sp = true},
-    {.name = "srupp", .make = &make_sru_plus_plus, .positions = PositionStyle::none, .shards_tp = true},
+    {.name = "srupp",
+     .make = &make_sru_plus_plus,
+     .positions = PositionStyle::none,
+     .shards_tp = true,
+     .shards_sp = true},
 });
 
 }  // namespace

@@ -11,6 +11,7 @@
 #include "core/ops/attention.hpp"
 #include "models/mixers/sru_recurrence.hpp"
 #include "parallel/layers/collective_pairs.hpp"
+#include "parallel/layers/sequence_attention.hpp"
 
 namespace weft {
 namespace {
@@ -45,6 +46,7 @@ class SruPlusPlus final : public Mixer {
     if ((options.layer + 1) % options.attention_every == 0) {
       key_value_ = product(build, "kv", summed_slice(build, {2 * narrow_, narrow_}));
       alpha_ = &build.build.param("alpha", summed_slice(build, {1}), Init::zeros());
+      if (build.mesh.size(Axis::sp) > 1) over_tokens_.emplace(build, ops::HeadLayout{1, 1, narrow_}, causal_);
     }
     attention_site_ = build.build.dropout_site();
     dropout_site_ = build.build.dropout_site();
@@ -78,7 +80,9 @@ class SruPlusPlus final : public Mixer {
   Tensor attend(OpContext& cx, const Tensor& z, const MixerState* state) const {
     const ops::HeadLayout layout{1, 1, narrow_};
     const Tensor kv = ops::linear(cx, z, *key_value_, nullptr);
-    if (!state) return ops::attention(cx, z, kv, layout, {causal_, dropout_, attention_site_});
+    const ops::AttentionOptions how{causal_, dropout_, attention_site_};
+    if (over_tokens_) return over_tokens_->forward(cx, join_columns(cx, z, kv), how);
+    if (!state) return ops::attention(cx, z, kv, layout, how);
     ops::KeyValueCache cache{state->tensors[1], state->tensors[2], state->length};
     return ops::attention_cached(cx, z, kv, layout, cache);
   }
@@ -92,6 +96,7 @@ class SruPlusPlus final : public Mixer {
   nn::Norm norm_;
   Parameter* up_;
   Parameter *key_value_ = nullptr, *alpha_ = nullptr;  ///< where the block attends
+  std::optional<TokenParallelAttention> over_tokens_;
   int attention_site_ = 0, dropout_site_ = 0;
 };
 

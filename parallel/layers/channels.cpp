@@ -157,6 +157,23 @@ Tensor take_channels(OpContext& cx, const Tensor& x, const Range& held) {
   return y;
 }
 
+Tensor join_columns(OpContext& cx, const Tensor& a, const Tensor& b) {
+  const std::int64_t left = a.shape()[-1];
+  Shape shape = a.shape();
+  shape[-1] = left + b.shape()[-1];
+  const Range of_a{0, left}, of_b{left, shape[-1]};
+  Tensor y = make(cx.exec, shape, a.dtype());
+  const ElementwiseKernels& kernels = cx.kernels().elementwise;
+  kernels.copy(cx.exec, a.view(), part_of(y.mut(), shape.rank() - 1, of_a));
+  kernels.copy(cx.exec, b.view(), part_of(y.mut(), shape.rank() - 1, of_b));
+  if (!cx.recording()) return y;
+  cx.tape->record({"join_columns", {&a, &b}, {&y}, {}, moved(y), moved(y)}, [=](BackwardPass& pass) {
+    pass.give(0, taken(pass.exec(), pass.grad(0), of_a));
+    pass.give(1, taken(pass.exec(), pass.grad(0), of_b));
+  });
+  return y;
+}
+
 Tensor channels_to_stream(OpContext& cx, const TensorGroup& group, const Tensor& h, std::int64_t width) {
   if (group.size() == 1) return h;
   const ChannelExchange exchange{group, group.rows(cx), width};

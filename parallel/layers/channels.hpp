@@ -17,6 +17,8 @@ Slice summed_slice(const BuildContext& build, Shape shape);
 
 /// x [B, T, D] → the columns `held` of it [B, T, held].
 Tensor take_channels(OpContext& cx, const Tensor& x, const Range& held);
+/// a [B, T, D] and b [B, T, E] beside each other [B, T, D + E].
+Tensor join_columns(OpContext& cx, const Tensor& a, const Tensor& b);
 /// This rank's channels h [B, T, held] of `width` → the stream. Whole: all-gather, and backward each rank takes its own; rows
 /// shared out: all-to-all, and all-to-all. Nothing is summed; shares are filled up to the largest.
 Tensor channels_to_stream(OpContext& cx, const TensorGroup& group, const Tensor& h, std::int64_t width);

@@ -82,6 +82,7 @@ struct Ring {
   Communicator* group;
   ops::HeadLayout layout;
   ops::AttentionOptions options;
+  TokenOrder order;
   AttentionSpec spec;
   TokenMap tokens;
   std::int64_t batch;
@@ -91,9 +92,7 @@ struct Ring {
   int next() const { return (group->rank() + 1) % ranks(); }
   int previous() const { return (group->rank() + ranks() - 1) % ranks(); }
   int owner(int step) const { return (group->rank() - step + ranks()) % ranks(); }
-  TokenMap tokens_of(int rank) const {
-    return share_tokens(tokens.seq_global, token_order(SequenceAttention::ring, options.causal), ranks(), rank);
-  }
+  TokenMap tokens_of(int rank) const { return share_tokens(tokens.seq_global, order, ranks(), rank); }
   std::int64_t kv_width() const { return 2 * layout.kv_heads * layout.head_dim; }
   Range kv_columns() const { return {layout.heads * layout.head_dim, layout.width()}; }
   std::vector<Piece> pieces(int rank) const {
@@ -309,8 +308,8 @@ struct RingBackward {
 }  // namespace
 
 Tensor ring_attention(OpContext& cx, Communicator& group, const Tensor& qkv, const ops::HeadLayout& layout,
-                      const ops::AttentionOptions& options) {
-  const Ring ring{&group,    layout,         options,    ops::attention_spec(cx, layout, options),
+                      const ops::AttentionOptions& options, TokenOrder order) {
+  const Ring ring{&group,    layout,         options,    order, ops::attention_spec(cx, layout, options),
                   cx.tokens, qkv.shape()[0], qkv.dtype()};
   const MutView queries = ops::split_heads(qkv, layout).q;
   RunningAttention running(cx.exec, ring);

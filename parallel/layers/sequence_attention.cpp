@@ -21,8 +21,9 @@ SequenceAttention choose_sequence_attention(std::int64_t heads, std::int64_t kv_
   return fits && (2 * h + 2 * kv) / sp < 2 * kv ? SequenceAttention::exchange : SequenceAttention::ring;
 }
 
-TokenParallelAttention::TokenParallelAttention(const BuildContext& build, const ops::HeadLayout& layout, bool)
-    : group_(&build.mesh.comm(Axis::sp)), kind_(build.sharding.sp_attention), layout_(layout) {
+TokenParallelAttention::TokenParallelAttention(const BuildContext& build, const ops::HeadLayout& layout, bool causal)
+    : group_(&build.mesh.comm(Axis::sp)), kind_(build.sharding.sp_attention),
+      order_(build.sharding.contiguous_tokens ? TokenOrder::contiguous : token_order(kind_, causal)), layout_(layout) {
   if (group_->size() == 1 || kind_ == SequenceAttention::ring) return;
   if (!heads_fit(layout.heads, layout.kv_heads, group_->size()))
     fail_user(
@@ -33,7 +34,7 @@ TokenParallelAttention::TokenParallelAttention(const BuildContext& build, const 
 
 Tensor TokenParallelAttention::forward(OpContext& cx, const Tensor& qkv, const ops::AttentionOptions& options) const {
   if (group_->size() == 1) return ops::attention(cx, qkv, layout_, options);
-  return kind_ == SequenceAttention::ring ? ring_attention(cx, *group_, qkv, layout_, options)
+  return kind_ == SequenceAttention::ring ? ring_attention(cx, *group_, qkv, layout_, options, order_)
                                           : exchange_attention(cx, *group_, qkv, layout_, options);
 }
 

@@ -26,13 +26,15 @@ class TokenParallelAttention {
  private:
   Communicator* group_;
   SequenceAttention kind_;
+  TokenOrder order_;
   ops::HeadLayout layout_;
 };
 
 /// Keys and values travel round the ranks while the block before is computed with; the parts are merged by their
-/// log-sum-exp, and backward the blocks' gradients travel with them back to where they came from (Liu et al. 2023).
+/// log-sum-exp, and backward the blocks' gradients travel with them back to where they came from (Liu et al. 2023). `order`: how
+/// the tokens lie over the ranks.
 Tensor ring_attention(OpContext& cx, Communicator& group, const Tensor& qkv, const ops::HeadLayout& layout,
-                      const ops::AttentionOptions& options);
+                      const ops::AttentionOptions& options, TokenOrder order);
 
 /// All-to-all before and after: each rank has all tokens of a share of the heads (Jacobs et al. 2023).
 Tensor exchange_attention(OpContext& cx, Communicator& group, const Tensor& qkv, const ops::HeadLayout& layout,

@@ -108,7 +108,7 @@ TEST_F(LayoutsTest, TokensOfALinearRecurrenceOverSequenceParallelRanksEqualOneRa
 TEST_F(LayoutsTest, TokensOfARecurrenceThatGoesFromRankToRankInPartsOfTheBatchEqualOneRank) {
   const int ranks = world().size();
   if (ranks == 1 || ranks > 4) return;
-  for (const std::string mixer : {"elman", "lstm", "gru", "sru"})
+  for (const std::string mixer : {"elman", "lstm", "gru", "sru", "srupp"})
     for (const std::int64_t parts : {0, 1, 3}) {
       Layout layout;
       layout.mixer = mixer;
