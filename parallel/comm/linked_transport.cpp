@@ -29,7 +29,7 @@ struct Started {
 class LinkedGroup : public std::enable_shared_from_this<LinkedGroup> {
  public:
   LinkedGroup(std::shared_ptr<LinkWatch> watch, std::unique_ptr<DeviceGroup> links, int rank, int size)
-      : watch_(std::move(watch)), device_(watch_->device()), links_(std::move(links)), queue_(device_.make_queue()),
+      : watch_(std::move(watch)), device_(watch_->device()), queue_(device_.make_queue()), links_(std::move(links)),
         begun_(device_.make_event()), collectives_(*links_, *queue_, rank, size) {}
 
   void start(std::shared_ptr<Operation> operation);
@@ -48,8 +48,8 @@ class LinkedGroup : public std::enable_shared_from_this<LinkedGroup> {
 
   std::shared_ptr<LinkWatch> watch_;
   Device& device_;
-  std::unique_ptr<DeviceGroup> links_;
   std::unique_ptr<ExecContext> queue_;
+  std::unique_ptr<DeviceGroup> links_;  ///< goes before the queue, which may wait for what only the links' end ends
   std::unique_ptr<Event> begun_;
   LinkedCollectives collectives_;
   Batch messages_;

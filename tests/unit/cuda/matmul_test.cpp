@@ -99,6 +99,16 @@ struct Problem {
   enum Added { nothing, itself, another } added = nothing;
 };
 
+/// out = a·b, nothing fused.
+MatmulArgs product_of(const Buffer& a, const Buffer& b, const Buffer& out) {
+  MatmulArgs args;
+  args.a = a.matrix();
+  args.b = b.matrix();
+  args.out = out.matrix();
+  args.workspace = workspace().data();
+  return args;
+}
+
 // Runs a product and holds every element that it wrote against the definition.
 void expect_right_product(CublasLtState& state, const Problem& p, const Sizes& size) {
   const auto [m, n, k] = size;
@@ -106,13 +116,9 @@ void expect_right_product(CublasLtState& state, const Problem& p, const Sizes& s
   const Buffer b(p.dtype, p.transpose_b ? n : k, p.transpose_b ? k : n, (p.transpose_b ? k : n) + 16);
   const Buffer out(p.out_dtype, m, n, n + 8), other(p.out_dtype, m, n, n + 24), pre(p.out_dtype, m, n, n);
   const Buffer bias(p.out_dtype, 1, n, n), sums(DType::f32, 1, m, m);
-  MatmulArgs args;
-  args.a = a.matrix();
-  args.b = b.matrix();
+  MatmulArgs args = product_of(a, b, out);
   args.transpose_a = p.transpose_a;
   args.transpose_b = p.transpose_b;
-  args.out = out.matrix();
-  args.workspace = workspace().data();
   if (p.added != Problem::nothing) args.added = p.added == Problem::itself ? out.matrix() : other.matrix();
   if (p.bias) args.bias = bias.matrix().data;
   args.gelu = p.gelu;
@@ -178,11 +184,7 @@ TEST_F(Matmul, TakesBiasGeluAndSumsAlong) {
 TEST_F(Matmul, APlanIsMadeOnceAProductAndAnotherForOtherAlignment) {
   const Buffer a(DType::bf16, 8, 16, 16), b(DType::bf16, 16, 8, 8), out(DType::bf16, 8, 8, 8);
   const Buffer shifted(DType::bf16, 8, 16, 16, 1);
-  MatmulArgs args;
-  args.a = a.matrix();
-  args.b = b.matrix();
-  args.out = out.matrix();
-  args.workspace = workspace().data();
+  MatmulArgs args = product_of(a, b, out);
   for (int i = 0; i < 3; ++i) state().run(args, nullptr);
   EXPECT_EQ(fake().heuristics, 1);
   EXPECT_EQ(fake().products, 3);
@@ -193,11 +195,7 @@ TEST_F(Matmul, APlanIsMadeOnceAProductAndAnotherForOtherAlignment) {
 
 TEST_F(Matmul, TakesTheFirstProposalUnlessTunedOrUnable) {
   const Buffer a(DType::f32, 4, 8, 8), b(DType::f32, 8, 4, 4), out(DType::f32, 4, 4, 4), other(DType::f32, 4, 4, 4);
-  MatmulArgs args;
-  args.a = a.matrix();
-  args.b = b.matrix();
-  args.out = out.matrix();
-  args.workspace = workspace().data();
+  MatmulArgs args = product_of(a, b, out);
   state().run(args, nullptr);
   EXPECT_EQ(fake().last_algorithm, 0);
   CublasLtOptions options = fake_options();
@@ -211,11 +209,7 @@ TEST_F(Matmul, TakesTheFirstProposalUnlessTunedOrUnable) {
 
 TEST_F(Matmul, ATableOfAnotherLibraryIsNotUsedAndSaysSo) {
   const Buffer a(DType::f32, 4, 8, 8), b(DType::f32, 8, 4, 4), out(DType::f32, 4, 4, 4);
-  MatmulArgs args;
-  args.a = a.matrix();
-  args.b = b.matrix();
-  args.out = out.matrix();
-  args.workspace = workspace().data();
+  MatmulArgs args = product_of(a, b, out);
   CublasLtOptions options = fake_options();
   options.table = {"", 120800, {{cuda::key_of(args), {2, 1, 2}}}};
   CublasLtState other(options);
@@ -273,12 +267,9 @@ TEST_F(Matmul, ProductsShareAKeyOnlyIfTheyDifferInAddressesAlone) {
     auto make = buffer;
     const Buffer a = make(p.dtype, 128, 128), b = make(p.dtype, 128, 128), out = make(p.out_dtype, 128, 128),
                  pre = make(p.out_dtype, 128, 128), other(p.out_dtype, 128, 128, 128), bias(p.out_dtype, 1, 128, 128);
-    MatmulArgs args;
-    args.a = a.matrix();
-    args.b = b.matrix();
+    MatmulArgs args = product_of(a, b, out);
     args.transpose_a = p.transpose_a;
     args.transpose_b = p.transpose_b;
-    args.out = out.matrix();
     if (p.added != Problem::nothing) args.added = p.added == Problem::itself ? out.matrix() : other.matrix();
     if (p.bias) args.bias = bias.matrix().data;
     args.gelu = p.gelu;
@@ -295,11 +286,7 @@ TEST_F(Matmul, ProductsShareAKeyOnlyIfTheyDifferInAddressesAlone) {
 
 TEST_F(Matmul, AProposalThatTheLibraryThenRefusesIsNotMeasured) {
   const Buffer a(DType::f32, 4, 8, 8), b(DType::f32, 8, 4, 4), out(DType::f32, 4, 4, 4);
-  MatmulArgs args;
-  args.a = a.matrix();
-  args.b = b.matrix();
-  args.out = out.matrix();
-  args.workspace = workspace().data();
+  MatmulArgs args = product_of(a, b, out);
   CublasLtOptions options = fake_options();
   options.time = [](const std::function<void()>& run, void*) {
     run();
@@ -316,11 +303,7 @@ TEST_F(Matmul, AProposalThatTheLibraryThenRefusesIsNotMeasured) {
 
 TEST_F(Matmul, TheFastestProposalIsMeasuredOnceAProduct) {
   const Buffer a(DType::f32, 4, 8, 8), b(DType::f32, 8, 4, 4), out(DType::f32, 4, 4, 4);
-  MatmulArgs args;
-  args.a = a.matrix();
-  args.b = b.matrix();
-  args.out = out.matrix();
-  args.workspace = workspace().data();
+  MatmulArgs args = product_of(a, b, out);
   CublasLtOptions options = fake_options();
   int timed = 0;
   options.time = [&](const std::function<void()>& run, void*) {
@@ -348,12 +331,8 @@ TEST_F(Matmul, TheFastestProposalIsMeasuredOnceAProduct) {
 
 TEST_F(Matmul, WhatTheLibraryRefusesIsNotFused) {
   const Buffer a(DType::f32, 4, 8, 8), b(DType::f32, 8, 4, 4), out(DType::f32, 4, 4, 4), bias(DType::f32, 1, 4, 4);
-  MatmulArgs args;
-  args.a = a.matrix();
-  args.b = b.matrix();
-  args.out = out.matrix();
+  MatmulArgs args = product_of(a, b, out);
   args.bias = bias.matrix().data;
-  args.workspace = workspace().data();
   fake().refuse_epilogues = true;
   EXPECT_FALSE(state().fuses(args));
   args.bias = nullptr;
