@@ -102,9 +102,19 @@ void bind_packing(KernelTable& kernels) {
       [](ExecContext& exec, RecurrentBackward job) { pack(exec, job.weight, job.y.dtype, 1, true); });
 }
 
-class CountingDevice final : public Device {
+/// A recorded step's memory.
+class CountedGraph final : public WorkGraph {
  public:
-  CountingDevice(DeviceKind kind, const DeviceFacts& facts, int threads)
+  explicit CountedGraph(std::shared_ptr<void> pool) : pool_(std::move(pool)) {}
+  void launch() override {}
+
+ private:
+  std::shared_ptr<void> pool_;
+};
+
+class Counting final : public CountingDevice {
+ public:
+  Counting(DeviceKind kind, const DeviceFacts& facts, int threads)
       : facts_(facts), threads_(threads),
         // No host memory, whatever the kind: nothing copies there.
         memory_(make_caching_allocator(std::make_unique<CountedMemory>(DeviceId{kind, 1}))),
@@ -121,12 +131,17 @@ class CountingDevice final : public Device {
   }
   std::unique_ptr<Event> make_event() override { return std::make_unique<PassedEvent>(); }
   bool asynchronous() const override { return false; }
-  std::unique_ptr<WorkGraph> capture(const std::function<void()>&) override { return nullptr; }
+  std::unique_ptr<WorkGraph> capture(const std::function<void()>& work) override {
+    memory_->begin_pool();
+    work();
+    return std::make_unique<CountedGraph>(memory_->end_pool());
+  }
+  std::size_t most_held() const override { return memory_->most_held(); }
 
  private:
   DeviceFacts facts_;
   int threads_;
-  std::unique_ptr<Allocator> memory_;
+  std::unique_ptr<CachingAllocator> memory_;
   std::unique_ptr<Allocator> host_memory_;
   KernelTable kernels_;
   std::unique_ptr<ExecContext> exec_;
@@ -134,8 +149,8 @@ class CountingDevice final : public Device {
 
 }  // namespace
 
-std::unique_ptr<Device> make_counting_device(DeviceKind kind, const DeviceFacts& facts, int threads) {
-  return std::make_unique<CountingDevice>(kind, facts, threads);
+std::unique_ptr<CountingDevice> make_counting_device(DeviceKind kind, const DeviceFacts& facts, int threads) {
+  return std::make_unique<Counting>(kind, facts, threads);
 }
 
 }  // namespace weft

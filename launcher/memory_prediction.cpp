@@ -15,12 +15,14 @@ namespace {
 /// Ranks that are not there: collectives end at once, on host memory as if all ranks did what this one does.
 class PretendTransport final : public Transport {
  public:
-  PretendTransport(int ranks, int rank) : rank_(rank), members_(static_cast<std::size_t>(ranks)) {
+  PretendTransport(int ranks, int rank, bool recordable)
+      : rank_(rank), recordable_(recordable), members_(static_cast<std::size_t>(ranks)) {
     std::iota(members_.begin(), members_.end(), 0);
   }
   int rank() const override { return rank_; }
   const std::vector<int>& members() const override { return members_; }
   bool serves(DeviceId) const override { return true; }
+  bool recordable() const override { return recordable_; }
   void start(std::shared_ptr<Operation> operation) override {
     const Collective& what = operation->what();
     if (what.output && what.output.device == DeviceId{}) answer(what);
@@ -29,7 +31,7 @@ class PretendTransport final : public Transport {
   int free_context() const override { return 0; }
   std::unique_ptr<Transport> subgroup(const std::vector<int>& members, int, const std::string&) override {
     const auto place = std::ranges::find(members, rank_) - members.begin();
-    return std::make_unique<PretendTransport>(static_cast<int>(members.size()), static_cast<int>(place));
+    return std::make_unique<PretendTransport>(static_cast<int>(members.size()), static_cast<int>(place), recordable_);
   }
 
  private:
@@ -45,6 +47,7 @@ class PretendTransport final : public Transport {
   }
 
   int rank_;
+  bool recordable_;
   std::vector<int> members_;
 };
 
@@ -64,16 +67,17 @@ void validate(const MemoryPlan& plan, const Worker& worker, const LanguageModel&
   evaluate(worker, model, windows, options, [] { return false; });
 }
 
-struct Simulated {
-  bool validation = true, steps = true;
-};
+}  // namespace
 
-MemoryStats simulate(const MemoryPlan& plan, Simulated what) {
-  Engine engine(make_counting_device(plan.device, plan.facts, plan.threads));
+MemoryStats predict_memory(const MemoryPlan& plan) {
+  auto device = make_counting_device(plan.device, plan.facts, plan.threads);
+  const CountingDevice& counted = *device;
+  Engine engine(std::move(device));
   CommLog log;
   const auto group_of = [&](int ranks, int rank, const std::string& name) {
     if (ranks == 1) return make_self_communicator(log, name, 0, &engine.device());
-    return std::make_unique<Communicator>(std::make_unique<PretendTransport>(ranks, rank), log, name, Priority::urgent);
+    return std::make_unique<Communicator>(std::make_unique<PretendTransport>(ranks, rank, plan.recorded), log, name,
+                                          Priority::urgent);
   };
   const MeshSizes& sizes = plan.mesh;
   const std::unique_ptr<Communicator> world = group_of(sizes.pp * sizes.dp * sizes.sp * sizes.tp, plan.rank, "world");
@@ -86,21 +90,14 @@ MemoryStats simulate(const MemoryPlan& plan, Simulated what) {
   const TokenSources tokens = {
       memory_tokens("prediction", std::string(static_cast<std::size_t>(2 * order.seq + 2), '.'))};
   const Sampler sampler(tokens, order);
-  TrainingStep step({engine, mesh, log}, *built, optimizer, sampler, plan.step);
-  if (what.validation && plan.validated > 0) validate(plan, {engine, mesh, log}, *built->model);
-  // In the second step it is known what is gathered ahead.
-  for (int i = 1; what.steps && i <= 2; ++i) step.run(i, 0, 0);
-  return engine.memory().stats();
-}
-
-}  // namespace
-
-MemoryStats predict_memory(const MemoryPlan& plan) {
-  if (!plan.recorded || plan.validated == 0) return simulate(plan, {});
-  MemoryStats stats = simulate(plan, {.validation = false});
-  const MemoryStats beside = simulate(plan, {.steps = false});
-  for (std::size_t use = 0; use < memory_use_count; ++use) stats.peak[use] += beside.peak[use] - beside.live[use];
-  stats.total_peak += beside.total_peak - beside.total_live;
+  StepOptions options = plan.step;
+  options.replay = plan.recorded ? StepReplay::automatic : StepReplay::off;
+  TrainingStep step({engine, mesh, log}, *built, optimizer, sampler, options);
+  // In the second step it is known what is gathered ahead; the third is recorded.
+  for (int i = 1; i <= (plan.recorded ? 3 : 2); ++i) step.run(i, 0, 0);
+  if (plan.validated > 0) validate(plan, {engine, mesh, log}, *built->model);
+  MemoryStats stats = engine.memory().stats();
+  stats.total_peak = counted.most_held();
   return stats;
 }
 

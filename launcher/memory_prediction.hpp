@@ -24,7 +24,8 @@ struct MemoryPlan {
   bool recorded = false;       ///< steps are recorded: what they use stays theirs while the ranks validate
 };
 
-/// Highest bytes by use, as the device's allocator would count them, without kernels' scratch memory.
+/// Highest bytes by use, as the device's allocator would count them, without kernels' scratch memory. The total has what a
+/// recorded step keeps beside what is in use.
 MemoryStats predict_memory(const MemoryPlan& plan);
 
 /// Nothing where the plan fits `limit` bytes, else one line: what it takes, by how much that is too much, and which ZeRO stages

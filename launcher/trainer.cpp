@@ -77,20 +77,20 @@ Trainer::~Trainer() = default;
 void Trainer::check_memory(const LmConfig& config, const StepOptions& step, std::size_t bucket_bytes) {
   if (options_.run.memory_limit == 0) return;
   Engine& engine = session_.engine();
-  const Mesh& mesh = session_.mesh();
+  Mesh& mesh = session_.mesh();
   const MeshSizes sizes{mesh.size(Axis::pp), mesh.size(Axis::dp), mesh.size(Axis::sp), mesh.size(Axis::tp)};
-  const MemoryPlan plan{
-      config,
-      make_optimizer_spec(options_.optim),
-      step,
-      bucket_bytes,
-      sizes,
-      session_.mpi().rank(),
-      engine.exec().device().kind,
-      engine.device().facts(),
-      engine.exec().threads(),
-      valid_ ? sequences_at_a_time(evaluation_options(), *valid_, sizes.dp) : 0,
-      step.replay == StepReplay::automatic && engine.device().asynchronous() && session_.world().recordable()};
+  const MemoryPlan plan{config,
+                        make_optimizer_spec(options_.optim),
+                        step,
+                        bucket_bytes,
+                        sizes,
+                        session_.mpi().rank(),
+                        engine.exec().device().kind,
+                        engine.device().facts(),
+                        engine.exec().threads(),
+                        valid_ ? sequences_at_a_time(evaluation_options(), *valid_, sizes.dp) : 0,
+                        step.replay == StepReplay::automatic && engine.exec().device().kind != DeviceKind::cpu &&
+                            mesh.comm({Axis::pp, Axis::dp, Axis::sp, Axis::tp}).recordable()};
   run_on_all(session_.world(), [&] {
     if (const std::string misfit = memory_misfit(plan, options_.run.memory_limit); !misfit.empty())
       throw UserError(misfit);

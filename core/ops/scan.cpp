@@ -46,6 +46,13 @@ MutView map_part(const Tensor& maps, std::int64_t index) {
 
 }  // namespace
 
+std::pair<Cost, Cost> scan_costs(const OpContext& cx, const ScanOptions& options, const Tensor& u, std::int64_t steps) {
+  const std::int64_t columns = traits_of(options.cell).gates + (options.skip_in_u ? 1 : 0);
+  const ScanShape shape{u.shape()[0], steps, u.shape()[2] / columns};
+  const ScanSpec spec = spec_of(options, shape, cx.exec);
+  return {scan_cost(spec, shape, u.dtype(), ScanPass::forward), scan_cost(spec, shape, u.dtype(), ScanPass::backward)};
+}
+
 Scanned scan(OpContext& cx, const ScanOptions& options, const Tensor& u, const Tensor& skip, const Tensor& mask,
              const Tensor& initial) {
   WEFT_CHECK(!options.skip_in_u || !skip.defined(), "x′ stands in u and beside it");
@@ -70,12 +77,13 @@ Scanned scan(OpContext& cx, const ScanOptions& options, const Tensor& u, const T
     cx.kernels().scan.forward(cx.exec, spec, all, before.view(), out.h.mut(), states.mut(), out.final.mut());
   }
   if (!cx.recording()) return out;
+  const auto costs = scan_costs(cx, options, u, t);
   cx.tape->record({"scan",
                    {&u, &skip, &initial},
                    {&out.h, &out.final},
                    {options.v_f, options.v_r, options.b_f, options.b_r},
-                   scan_cost(spec, shape, u.dtype(), ScanPass::forward),
-                   scan_cost(spec, shape, u.dtype(), ScanPass::backward)},
+                   costs.first,
+                   costs.second},
                   [options, spec, states, mask, u = u.detached(), skip = skip.defined() ? skip.detached() : skip,
                    h = out.h.detached(), has_initial = initial.defined()](BackwardPass& pass) {
                     ExecContext& exec = pass.exec();

@@ -25,6 +25,9 @@ struct Scanned {
   Tensor final;  ///< f32 [B, D], the last state of the tokens here
 };
 
+/// What a scan over `steps` tokens of u's sequences costs, forward and backward.
+std::pair<Cost, Cost> scan_costs(const OpContext& cx, const ScanOptions& options, const Tensor& u, std::int64_t steps);
+
 /// u [B, T, gates·D]; skip [B, T, D] is SRU's x′ before its scale, mask f32 [B, D] a factor for each sequence (no gradient),
 /// initial f32 [B, D] the state before; each of the three may be undefined. Step by step or in parallel pieces by
 /// choose_scan_spans.

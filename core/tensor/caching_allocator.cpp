@@ -112,6 +112,11 @@ class SizeClassAllocator final : public CachingAllocator {
     return stats_;
   }
 
+  std::size_t most_held() const override {
+    const std::lock_guard lock(mutex_);
+    return most_held_;
+  }
+
  private:
   using FreeBlocks = std::unordered_map<std::size_t, std::vector<void*>>;
   struct Pool {
@@ -155,6 +160,7 @@ class SizeClassAllocator final : public CachingAllocator {
     auto& peak = stats_.peak[static_cast<std::size_t>(use)];
     peak = std::max(peak, live);
     stats_.total_peak = std::max(stats_.total_peak, stats_.total_live);
+    most_held_ = std::max(most_held_, stats_.total_live + reserved_);
   }
 
   std::unique_ptr<RawMemory> memory_;
@@ -165,6 +171,7 @@ class SizeClassAllocator final : public CachingAllocator {
   std::unordered_map<void*, std::shared_ptr<Pool>> pool_of_;
   std::size_t cached_ = 0;    ///< bytes of the blocks in free_
   std::size_t reserved_ = 0;  ///< of free blocks of all pools
+  std::size_t most_held_ = 0;
   MemoryStats stats_;
 };
 

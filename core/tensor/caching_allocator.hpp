@@ -44,6 +44,8 @@ class CachingAllocator : public Allocator {
   virtual void begin_pool() = 0;
   /// The pool's blocks stay its own until the handle dies, which must not outlive the allocator.
   virtual std::shared_ptr<void> end_pool() = 0;
+  /// Most bytes that were in use or kept by pools at a time: what the limit bounds.
+  virtual std::size_t most_held() const = 0;
 };
 
 /// Thread-safe. Live bytes are counted as rounded up to their size class; what a pool holds unused counts to the limit alone.

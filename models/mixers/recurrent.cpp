@@ -35,17 +35,21 @@ class Recurrent final : public Mixer {
     std::vector<Tensor> inputs, first;
     inputs.push_back(ops::linear(cx, input.x, *input_, input_bias_));
     if (state && state->length > 0) first = state->tensors;
-    TokenRelay::Output out =
-        relay_.run(cx, std::move(inputs), std::move(first),
-                   [this](OpContext& part, std::vector<Tensor> projected, const std::vector<Tensor>& before) {
-                     const ops::RecurrentState begin = {before.empty() ? Tensor{} : before[0],
-                                                        before.size() < 2 ? Tensor{} : before[1]};
-                     ops::RecurrentOutput end =
-                         ops::recurrent(part, cell_, std::move(projected[0]), *weight_, hidden_bias_, begin);
-                     TokenRelay::Output made{std::move(end.y), {std::move(end.last.h)}};
-                     if (end.last.c.defined()) made.last.push_back(std::move(end.last.c));
-                     return made;
-                   });
+    TokenRelay::Output out = relay_.run(
+        cx, std::move(inputs), std::move(first),
+        [this](OpContext& part, std::vector<Tensor> projected, const std::vector<Tensor>& before) {
+          const ops::RecurrentState begin = {before.empty() ? Tensor{} : before[0],
+                                             before.size() < 2 ? Tensor{} : before[1]};
+          ops::RecurrentOutput end =
+              ops::recurrent(part, cell_, std::move(projected[0]), *weight_, hidden_bias_, begin);
+          TokenRelay::Output made{std::move(end.y), {std::move(end.last.h)}};
+          if (end.last.c.defined()) made.last.push_back(std::move(end.last.c));
+          return made;
+        },
+        [this, batch = input.x.shape()[0], dtype = input.x.dtype()](std::int64_t steps) {
+          return std::pair{recurrent_cost(cell_, batch, steps, hidden_, dtype),
+                           recurrent_backward_cost(cell_, batch, steps, hidden_, dtype)};
+        });
     if (state) state->carry(std::move(out.last), input.x.shape()[1]);
     return out_->forward(cx, out.y);
   }

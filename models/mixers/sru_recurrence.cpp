@@ -38,7 +38,8 @@ ops::Scanned SruRecurrence::forward(OpContext& cx, const Tensor& u, const Tensor
       [this](OpContext& part, std::vector<Tensor> in, const std::vector<Tensor>& before) {
         const ops::Scanned scanned = ops::scan(part, scan_, in[0], in[1], in[2], before.empty() ? Tensor{} : before[0]);
         return TokenRelay::Output{scanned.h, {scanned.final}};
-      });
+      },
+      [&](std::int64_t steps) { return ops::scan_costs(cx, scan_, u, steps); });
   return {out.y, out.last.empty() ? Tensor{} : out.last[0]};
 }
 

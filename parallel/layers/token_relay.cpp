@@ -13,6 +13,13 @@ Range part_of(std::int64_t batch, std::int64_t parts, std::int64_t index) {
   return share_of(batch, static_cast<int>(parts), static_cast<int>(index));
 }
 
+/// One more level behind those of the work that another rank does first.
+Cost after(Cost cost, const Cost& others) {
+  cost.depth += others.depth;
+  cost.min_depth += others.min_depth;
+  return cost;
+}
+
 Cost moved(const Tensor& x) { return {0, 2 * static_cast<double>(x.view().bytes()), 1, 0}; }
 
 /// One input in parts of its first dim, which share its memory. Their gradients, which come from the last part to the first,
@@ -60,7 +67,7 @@ std::int64_t TokenRelay::parts_of(std::int64_t batch) const {
 }
 
 TokenRelay::Output TokenRelay::run(OpContext& cx, std::vector<Tensor> inputs, std::vector<Tensor> first,
-                                   const Recurrence& recurrence) const {
+                                   const Recurrence& recurrence, const StepsCost& cost) const {
   if (group_.size() == 1) return recurrence(cx, std::move(inputs), std::move(first));
   WEFT_CHECK(first.empty(), "sequences over ranks carry no state from call to call");
   const std::int64_t batch = inputs.front().shape()[0], parts = parts_of(batch);
@@ -68,30 +75,45 @@ TokenRelay::Output TokenRelay::run(OpContext& cx, std::vector<Tensor> inputs, st
   for (Tensor& input : inputs) split.emplace_back(std::move(input), parts);
   inputs.clear();
   Tensor whole;
+  const auto append = [&](const Tensor& y, Range range) {
+    if (!whole.defined()) {
+      Shape shape = y.shape();
+      shape[0] = batch;
+      whole = cx.empty(shape, y.dtype());
+    }
+    cx.kernels().elementwise.copy(cx.exec, y.view(), whole.mut().slice(range.begin, range.end));
+    if (!cx.recording()) return;
+    const Tensor before = whole;
+    whole = before.detached();
+    cx.tape->record({"join_batch", {&before, &y}, {&whole}, {}, moved(y), {}}, [range](BackwardPass& pass) {
+      pass.give(0, pass.grad(0));
+      pass.give(1, pass.grad(0).slice(range.begin, range.end));
+    });
+  };
   for (std::int64_t i = 0; i < parts; ++i) {
     const Range range = part_of(batch, parts, i);
     std::vector<Tensor> part;
     for (Split& input : split) part.push_back(input.take(cx, i));
-    std::vector<Tensor> before = receive(cx, part.front(), range.size());
-    Output out = recurrence(cx, std::move(part), std::move(before));
-    if (!whole.defined()) {
-      Shape shape = out.y.shape();
-      shape[0] = batch;
-      whole = cx.empty(shape, out.y.dtype());
-    }
-    cx.kernels().elementwise.copy(cx.exec, out.y.view(), whole.mut().slice(range.begin, range.end));
-    hand_on(cx, whole, out, range);
+    std::vector<Tensor> before = receive(cx, part.front(), range.size(), cost);
+    const Output out = recurrence(cx, std::move(part), std::move(before));
+    append(hand_on(cx, out, range.size(), cost), range);
   }
   return {whole, {}};
 }
 
-std::vector<Tensor> TokenRelay::receive(OpContext& cx, const Tensor& with, std::int64_t batch) const {
+std::vector<Tensor> TokenRelay::receive(OpContext& cx, const Tensor& with, std::int64_t batch,
+                                        const StepsCost& cost) const {
   if (group_.rank() == 0) return {};
   const int before = group_.rank() - 1;
   std::vector<Tensor> states = receive_from(cx.exec, before, batch);
   if (!cx.recording()) return states;
   states.resize(most_states);
-  cx.tape->record({"relay_receive", {&with}, {&states[0], &states[1]}, {}, moved(states[0]), moved(states[0])},
+  cx.tape->record({"relay_receive",
+                   {&with},
+                   {&states[0], &states[1]},
+                   {},
+                   after(moved(states[0]), cost(cx.tokens.begin[0]).first),
+                   moved(states[0])},
                   [this, before, batch](BackwardPass& pass) {
                     send_to(pass.exec(), before, {pass.grad(0), pass.grad(1)}, batch);
                   });
@@ -99,25 +121,27 @@ std::vector<Tensor> TokenRelay::receive(OpContext& cx, const Tensor& with, std::
   return states;
 }
 
-void TokenRelay::hand_on(OpContext& cx, Tensor& whole, const Output& part, Range range) const {
-  const bool last_rank = group_.rank() + 1 == group_.size();
-  const int after = group_.rank() + 1;
-  if (!last_rank) send_to(cx.exec, after, part.last, range.size());
-  if (!cx.recording()) return;
-  const Tensor before = whole;
-  whole = before.detached();
+Tensor TokenRelay::hand_on(OpContext& cx, const Output& part, std::int64_t batch, const StepsCost& cost) const {
+  const int next = group_.rank() + 1;
+  if (next == group_.size()) return part.y;
+  send_to(cx.exec, next, part.last, batch);
+  if (!cx.recording()) return part.y;
+  Tensor y = part.y.detached();
   std::vector<Tensor> last = part.last;
   last.resize(most_states);
-  cx.tape->record(
-      {"relay_hand_on", {&before, &part.y, &last[0], &last[1]}, {&whole}, {}, moved(part.y), moved(last[0])},
-      [this, last_rank, after, range](BackwardPass& pass) {
-        const Tensor& gradient = pass.grad(0);
-        pass.give(0, gradient);
-        pass.give(1, gradient.slice(range.begin, range.end));
-        if (last_rank) return;
-        std::vector<Tensor> states = receive_from(pass.exec(), after, range.size());
-        for (std::size_t i = 0; i < states.size(); ++i) pass.give(2 + static_cast<int>(i), states[i]);
-      });
+  const std::int64_t behind = cx.tokens.seq_global - cx.tokens.begin[0] - cx.tokens.seq_local;
+  cx.tape->record({"relay_hand_on",
+                   {&part.y, &last[0], &last[1]},
+                   {&y},
+                   {},
+                   moved(last[0]),
+                   after(moved(last[0]), cost(behind).second)},
+                  [this, next, batch](BackwardPass& pass) {
+                    pass.give(0, pass.grad(0));
+                    const std::vector<Tensor> states = receive_from(pass.exec(), next, batch);
+                    for (std::size_t i = 0; i < states.size(); ++i) pass.give(1 + static_cast<int>(i), states[i]);
+                  });
+  return y;
 }
 
 std::vector<Tensor> TokenRelay::receive_from(ExecContext& exec, int rank, std::int64_t batch) const {

@@ -2,6 +2,7 @@
 // does there would be a fault on a GPU, is one here too.
 #include <gmock/gmock.h>
 
+#include <cmath>
 #include <csignal>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -190,6 +191,24 @@ TEST_F(FiberDevice, RecordedStepsOfRecomputedBlocksGiveTheSameBits) {
     for (const char* name : {"loss", "grad_norm", "valid_loss"})
       EXPECT_EQ(column("kept", name), column(recompute, name)) << name << " with " << recompute;
   }
+}
+
+// A recorded step keeps blocks that nothing else can use, and a validation takes its memory beside them.
+TEST_F(FiberDevice, TrainsRecordedStepsInTheMemoryThatTheRefusalNames) {
+  const auto limited = [&](const std::string& out, const std::string& limit) {
+    return train(out, "cuda", {"--layers", "3", "--d-model", "32", "--seq", "32", "--batch", "8", "--micro-batch", "4",
+                               "--dtype", "f32", "--valid-every", "4", "--memory-limit", limit});
+  };
+  const Outcome refused = limited("refused", "1M");
+  ASSERT_EQ(refused.status, 2) << refused.err;
+  const std::string named = "a rank needs ";
+  const auto at = refused.err.find(named);
+  ASSERT_NE(at, std::string::npos) << refused.err;
+  const double mib = std::stod(refused.err.substr(at + named.size()));
+  // Kernels' scratch memory, which is not predicted, is much beside a model so small.
+  const Outcome trained = limited("trained", std::to_string(std::lround(1.22 * 1024 * mib)) + "K");
+  EXPECT_EQ(trained.status, 0) << trained.err;
+  EXPECT_EQ(column("trained", "loss").size(), static_cast<std::size_t>(steps));
 }
 
 TEST_F(FiberDevice, ResumesToTheSameBitsAndItsCheckpointServesTheCpu) {

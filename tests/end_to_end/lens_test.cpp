@@ -27,11 +27,11 @@ TEST(LensRun, WritesRowsOfEveryAxisAndPlots) {
   std::ifstream file(folder / "out/lens.json");
   std::map<std::string, int> measured;
   for (const auto& row : nlohmann::json::parse(file)) measured[row.at("axis")] += row.contains("misfit") ? 0 : 1;
-  // attention (one head) and qrnn go over sp, qrnn over tp, all over dp; two lengths each.
-  EXPECT_EQ(measured, (std::map<std::string, int>{{"none", 6}, {"sp", 4}, {"tp", 2}, {"dp", 6}}));
+  // All go over sp and dp, qrnn over tp (attention has one head); two lengths each.
+  EXPECT_EQ(measured, (std::map<std::string, int>{{"none", 6}, {"sp", 6}, {"tp", 2}, {"dp", 6}}));
   for (const char* name : {"lens.html", "lens.csv", "speedup-sp-2.svg", "speedup-dp-2.svg", "bytes-sp.svg"})
     EXPECT_TRUE(std::filesystem::exists(folder / ("out/" + std::string(name)))) << name;
-  EXPECT_THAT(outcome.out, HasSubstr("the mixer lstm works on whole sequences on one rank"));
+  EXPECT_THAT(outcome.out, HasSubstr("the mixer lstm has all its channels on one rank"));
 }
 
 TEST(LensRun, RefusesMoreRanksThanThereAre) {

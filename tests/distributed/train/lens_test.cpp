@@ -178,12 +178,26 @@ TEST_F(LensOverRanks, WorkIsSharedOutAndNotRepeated) {
   }
 }
 
+// Twice the ranks wait for each other as long as one works; in a scan they do not.
+TEST_F(LensOverRanks, TheSpanOfARecurrenceThatIsHandedOnIsThatOfAllItsSteps) {
+  if (world().rank() > 0) return;
+  for (const std::int64_t sequences : {std::int64_t{1}, batch})
+    for (const int n : result->spec.ranks) {
+      const LensRow &one = row("lstm", {}, sequences), &all = row("lstm", {Axis::sp, n}, sequences);
+      EXPECT_GE(all.forward.span, one.forward.span);
+      EXPECT_GE(all.backward.span, one.backward.span);
+      EXPECT_LE(all.span(), one.span() + 20 * n);
+      EXPECT_GE(all.span_min(), one.span_min());
+      EXPECT_LT(row("qrnn", {Axis::sp, n}, sequences).span(), row("qrnn", {}, sequences).span());
+    }
+}
+
 TEST_F(LensOverRanks, WhatDoesNotGoOverAnAxisSaysSo) {
   if (world().rank() > 0) return;
   const std::size_t spreads = 1 + 3 * result->spec.ranks.size();
   ASSERT_EQ(result->rows.size(), 4 * 2 * spreads);
-  EXPECT_THAT(row("lstm", {Axis::sp, 2}).misfit, testing::HasSubstr("lstm works on whole sequences"));
-  EXPECT_THAT(row("lstm", {Axis::tp, 2}).misfit, testing::HasSubstr("lstm works on whole sequences"));
+  EXPECT_THAT(row("lstm", {Axis::tp, 2}).misfit, testing::HasSubstr("lstm has all its channels on one rank"));
+  EXPECT_EQ(row("lstm", {Axis::sp, 2}).misfit, "");
   EXPECT_THAT(row("lstm", {Axis::dp, 2}, 1).misfit, testing::HasSubstr("1 sequences do not divide over 2"));
   EXPECT_EQ(row("lstm", {Axis::dp, 2}).misfit, "");
   for (const nlohmann::json& written : lens_json(*result)) {

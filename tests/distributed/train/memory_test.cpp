@@ -57,10 +57,7 @@ TEST(MemoryTest, OfAValidationThatTakesMoreThanAStepIsPredicted) {
   EXPECT_GT(peak(both, MemoryUse::activation), peak(step, MemoryUse::activation));
   // Beside a recorded step's memory, not in its place.
   plan.recorded = true;
-  EXPECT_NEAR(static_cast<double>(peak(predict_memory(plan), MemoryUse::activation)),
-              static_cast<double>(peak(step, MemoryUse::activation) + peak(both, MemoryUse::activation)),
-              0.05 * static_cast<double>(peak(both, MemoryUse::activation)));
-  EXPECT_GT(predict_memory(plan).total_peak, both.total_peak);
+  EXPECT_GE(predict_memory(plan).total_peak, both.total_peak + peak(step, MemoryUse::activation));
 }
 
 TEST(MemoryTest, OfARecurrenceOverChannelsIsPredicted) {
