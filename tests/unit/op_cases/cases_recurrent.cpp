@@ -382,7 +382,6 @@ std::vector<OpCase> recurrent_cases() {
       {"tall", {37, 2, 40}},
       {"in_parts", {5, 4, 19}, {.in_parts = true}},
       {"in_parts_without_states", {1, 3, 48}, {.first = false, .last = false, .in_place = true, .in_parts = true}},
-      {"in_parts_shared", {9, 3, 300}, {.last = false, .bias = false, .in_parts = true}},
   };
   std::vector<OpCase> cases;
   for (const auto& [cell, prefix] :
