@@ -100,6 +100,11 @@ void bind_packing(KernelTable& kernels) {
       [](ExecContext& exec, RecurrentForward job) { pack(exec, job.weight, job.projected.dtype, 0, true); });
   kernels.recurrent.backward.bind(
       [](ExecContext& exec, RecurrentBackward job) { pack(exec, job.weight, job.y.dtype, 1, true); });
+  kernels.recurrent.forward_step.bind([](ExecContext& exec, RecurrentForward job, std::int64_t, View) {
+    pack(exec, job.weight, job.projected.dtype, 0, true);
+  });
+  kernels.recurrent.backward_step.bind([](ExecContext& exec, RecurrentBackward job, std::int64_t, View, MutView,
+                                          MutView) { pack(exec, job.weight, job.y.dtype, 1, true); });
 }
 
 /// A recorded step's memory.

@@ -15,9 +15,9 @@ namespace {
 
 constexpr auto table = std::to_array<MixerEntry>({
     {.name = "attention", .make = &make_attention, .uses_heads = true, .shards_tp = true, .shards_sp = true},
-    {.name = "elman", .make = &make_elman, .positions = PositionStyle::none, .shards_sp = true},
-    {.name = "gru", .make = &make_gru, .positions = PositionStyle::none, .shards_sp = true},
-    {.name = "lstm", .make = &make_lstm, .positions = PositionStyle::none, .shards_sp = true},
+    {.name = "elman", .make = &make_elman, .positions = PositionStyle::none, .shards_tp = true, .shards_sp = true},
+    {.name = "gru", .make = &make_gru, .positions = PositionStyle::none, .shards_tp = true, .shards_sp = true},
+    {.name = "lstm", .make = &make_lstm, .positions = PositionStyle::none, .shards_tp = true, .shards_sp = true},
     {.name = "mean", .make = &make_mean, .shards_tp = true, .shards_sp = true},
     {.name = "mingru", .make = &make_mingru, .positions = PositionStyle::none, .shards_tp = true, .shards_sp = true},
     {.name = "minlstm", .make = &make_minlstm, .positions = PositionStyle::none, .shards_tp = true, .shards_sp = true},

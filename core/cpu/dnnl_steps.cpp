@@ -41,7 +41,7 @@ class DnnlStepWeight final : public PackedWeight {
 class DnnlSteps final : public StepProduct {
  public:
   DnnlSteps(const StepShape& shape, std::int64_t steps, int threads)
-      : StepProduct(shape, unit_align, steps, threads), depth_(shape.gates_in() * shape.hidden) {
+      : StepProduct(shape, unit_align, steps, threads), depth_(shape.gates_in() * shape.units_in()) {
     const DnnlThreads one_thread(1);
     for (int part = 0; part < split_.parts(); ++part) parts_.push_back(make_part(part));
     for (int part = 0; part < split_.unit_parts; ++part)
@@ -94,11 +94,11 @@ class DnnlSteps final : public StepProduct {
     }
   }
 
-  std::int64_t piece_units() const override { return shape_.hidden; }
+  std::int64_t piece_units() const override { return shape_.units_out(); }
   std::int64_t groups(int) const override { return 1; }
   Range group_rows(int part, std::int64_t) const override { return rows_of(part); }
   StepOperand operand(int part, std::int64_t, int turn) const override {
-    return {parts_[static_cast<std::size_t>(part)].operands[turn], shape_.elem, depth_, 16, shape_.hidden};
+    return {parts_[static_cast<std::size_t>(part)].operands[turn], shape_.elem, depth_, 16, shape_.units_in()};
   }
 
   StepSums run(int part, Range units, int turn) override {
@@ -153,7 +153,7 @@ class DnnlSteps final : public StepProduct {
       const StepBuffer staged(exec.memory(), forward ? row * static_cast<std::size_t>(cols) : 1);
       for (std::int64_t gate = 0; forward && gate < gates; ++gate)
         std::memcpy(staged.data() + static_cast<std::size_t>(gate * units.size()) * row,
-                    r + (gate * hidden + units.begin) * hidden, row * static_cast<std::size_t>(units.size()));
+                    r + (gate * shape_.units + units.begin) * hidden, row * static_cast<std::size_t>(units.size()));
       const float* data = forward ? reinterpret_cast<const float*>(staged.data()) : r + units.begin;
       memory source(from, engine_, const_cast<float*>(data));
       memory target(layouts_[static_cast<std::size_t>(p)], engine_, copy.shares[static_cast<std::size_t>(p)]->data());

@@ -1,6 +1,8 @@
 // What the CPU backend keeps between calls.
 #pragma once
+#include <array>
 #include <cstdint>
+#include <functional>
 #include <memory>
 
 #include "core/cpu/backend.hpp"
@@ -23,8 +25,21 @@ class CpuState final : public BackendState {
   /// Null for Bf16Products::vector.
   DnnlProducts* dnnl() { return dnnl_.get(); }
 
+  /// The product of single steps of a recurrence; made when its shape or the number of threads is not that of the call before.
+  StepProduct& one_step(const StepShape& shape, int threads,
+                        const std::function<std::unique_ptr<StepProduct>()>& make) {
+    OneStep& kept = one_step_[shape.forward() ? 0 : 1];
+    if (!kept.product || kept.product->shape() != shape || kept.threads != threads) kept = {threads, make()};
+    return *kept.product;
+  }
+
  private:
+  struct OneStep {
+    int threads = 0;
+    std::unique_ptr<StepProduct> product;
+  };
   std::unique_ptr<DnnlProducts> dnnl_;
+  std::array<OneStep, 2> one_step_;
 };
 
 }  // namespace weft::cpu

@@ -1,5 +1,5 @@
-// The product of one time step of a recurrence with its recurrent weight R [G·H, H], which stays packed and, where it
-// fits, in the caches of the cores that read it.
+// The product of one time step of a recurrence with its recurrent weight R [G·U, H], which stays packed and, where it
+// fits, in the caches of the cores that read it. U is H, or the part of the units that is here.
 #pragma once
 #include <cstdint>
 #include <memory>
@@ -17,16 +17,20 @@ struct Range {
   std::int64_t size() const { return end - begin; }
 };
 
-/// forward: h⁻[B,H]·Rᵀ, one sum a gate and unit. backward: dgates⁺[B,G·H]·R, one sum a unit.
+/// forward: h⁻[B,H]·Rᵀ, one sum a gate and unit. backward: dgates⁺[B,G·U]·R, one sum a unit of all.
 enum class StepDirection : std::uint8_t { forward, backward };
 
 struct StepShape {
   StepDirection direction = StepDirection::forward;
-  std::int64_t batch = 0, hidden = 0, gates = 0;
+  std::int64_t batch = 0, units = 0, hidden = 0, gates = 0;
   Elem elem = Elem::f32;  ///< of the activations: what R and the left operand are rounded to
 
-  std::int64_t gates_in() const { return direction == StepDirection::forward ? 1 : gates; }
-  std::int64_t gates_out() const { return direction == StepDirection::forward ? gates : 1; }
+  bool operator==(const StepShape&) const = default;
+  bool forward() const { return direction == StepDirection::forward; }
+  std::int64_t gates_in() const { return forward() ? 1 : gates; }
+  std::int64_t gates_out() const { return forward() ? gates : 1; }
+  std::int64_t units_in() const { return forward() ? hidden : units; }
+  std::int64_t units_out() const { return forward() ? units : hidden; }
 };
 
 /// How threads share the steps: rows of the batch, which never meet, by units, which meet after each step. Part
@@ -50,7 +54,10 @@ class StepProduct {
   const StepShape& shape() const { return shape_; }
   const StepSplit& split() const { return split_; }
   Range rows_of(int part) const;
+  /// Of the sums.
   Range units_of(int part) const;
+  /// A part's share of the left operand's units.
+  Range units_in_of(int part) const;
 
   /// Bytes of 64-byte aligned scratch that `start` wants and `run` uses.
   virtual std::size_t scratch_bytes() const = 0;

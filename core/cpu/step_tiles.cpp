@@ -42,8 +42,8 @@ class TileSteps final : public StepProduct {
  public:
   TileSteps(const MatrixKernels& kernels, const StepShape& shape, std::int64_t steps, int threads)
       : StepProduct(shape, kernels.tile_cols, steps, threads), kernels_(kernels), threads_(threads),
-        padded_hidden_(round_up(shape.hidden, contraction_unit)), depth_(shape.gates_in() * padded_hidden_),
-        panels_(ceil_div(shape.hidden, kernels.tile_cols) * shape.gates_out()),
+        padded_units_(round_up(shape.units_in(), contraction_unit)), depth_(shape.gates_in() * padded_units_),
+        panels_(ceil_div(shape.units_out(), kernels.tile_cols) * shape.gates_out()),
         rows_most_(ceil_div(shape.batch, split_.row_parts)), tiles_most_(ceil_div(rows_most_, kernels.tile_rows) + 1),
         tile_floats_(depth_ * kernels.tile_rows),
         sum_floats_(round_up(shape.gates_out() * rows_most_ * kernels.tile_cols, 16)) {}
@@ -86,8 +86,7 @@ class TileSteps final : public StepProduct {
     return {rows.begin + part_begin(rows.size(), tiles, group), rows.begin + part_begin(rows.size(), tiles, group + 1)};
   }
   StepOperand operand(int part, std::int64_t group, int turn) const override {
-    return {tile(part, group, turn), Elem::f32, contraction_unit, kernels_.tile_rows * contraction_unit,
-            padded_hidden_};
+    return {tile(part, group, turn), Elem::f32, contraction_unit, kernels_.tile_rows * contraction_unit, padded_units_};
   }
 
   StepSums run(int part, Range units, int turn) override {
@@ -140,18 +139,19 @@ class TileSteps final : public StepProduct {
   void pack(const View& weight, float* panels) const {
     const auto* r = weight.as<float>();
     const std::int64_t cols = kernels_.tile_cols, hidden = shape_.hidden, gates = shape_.gates_out();
+    const std::int64_t units = shape_.units_out();
     for_ranges(threads_for_bytes(), panels_, 1, [&](std::int64_t begin, std::int64_t end, int) {
       for (std::int64_t panel = begin; panel < end; ++panel) {
         const std::int64_t unit = panel / gates * cols, gate = panel % gates;
-        const std::int64_t count = std::min(cols, hidden - unit);
+        const std::int64_t count = std::min(cols, units - unit);
         float* to = panels + panel * depth_ * cols;
         if (shape_.direction == StepDirection::forward) {
-          kernels_.pack_panel_transposed(rounding(), r + (gate * hidden + unit) * hidden, hidden, hidden, count, to);
+          kernels_.pack_panel_transposed(rounding(), r + (gate * units + unit) * hidden, hidden, hidden, count, to);
           continue;
         }
         for (std::int64_t in = 0; in < shape_.gates_in(); ++in)
-          kernels_.pack_panel(Elem::f32, rounding(), r + in * hidden * hidden + unit, hidden, hidden, count,
-                              to + in * padded_hidden_ * cols);
+          kernels_.pack_panel(Elem::f32, rounding(), r + in * shape_.units * hidden + unit, hidden, shape_.units, count,
+                              to + in * padded_units_ * cols);
       }
     });
   }
@@ -162,7 +162,7 @@ class TileSteps final : public StepProduct {
 
   const MatrixKernels& kernels_;
   int threads_;
-  std::int64_t padded_hidden_, depth_, panels_, rows_most_, tiles_most_, tile_floats_, sum_floats_;
+  std::int64_t padded_units_, depth_, panels_, rows_most_, tiles_most_, tile_floats_, sum_floats_;
   float* operands_ = nullptr;
   float* sums_ = nullptr;
   const float* weight_ = nullptr;
@@ -173,7 +173,7 @@ class TileSteps final : public StepProduct {
 StepSplit split_steps(const StepShape& shape, std::int64_t unit_align, std::int64_t steps, int threads) {
   constexpr double flops_worth_a_thread = 2e6, flops_worth_a_barrier = 2e5;
   constexpr std::int64_t cache_bytes = 1 << 20, least_rows = 4;
-  const std::int64_t weights = shape.gates * shape.hidden * shape.hidden;
+  const std::int64_t weights = shape.gates * shape.units * shape.hidden;
   const double step = 2.0 * static_cast<double>(weights) * static_cast<double>(shape.batch);
   const auto at_most = [&](double most) {
     return std::clamp<std::int64_t>(static_cast<std::int64_t>(std::min(most, 1e6)), 1, threads);
@@ -181,7 +181,7 @@ StepSplit split_steps(const StepShape& shape, std::int64_t unit_align, std::int6
   const std::int64_t all = at_most(step * static_cast<double>(steps) / flops_worth_a_thread);
   const std::int64_t row_parts = std::clamp<std::int64_t>(shape.batch / least_rows, 1, all);
   const std::int64_t unit_parts =
-      std::min({all, ceil_div(shape.hidden, unit_align), at_most(step / flops_worth_a_barrier)});
+      std::min({all, ceil_div(shape.units_out(), unit_align), at_most(step / flops_worth_a_barrier)});
   StepSplit split;
   if (weights * (shape.elem == Elem::bf16 ? 2 : 4) <= cache_bytes) {
     split.row_parts = static_cast<int>(row_parts);
@@ -199,9 +199,18 @@ Range StepProduct::rows_of(int part) const {
 }
 
 Range StepProduct::units_of(int part) const {
-  const std::int64_t i = part % split_.unit_parts, blocks = ceil_div(shape_.hidden, unit_align_);
+  const std::int64_t i = part % split_.unit_parts, blocks = ceil_div(shape_.units_out(), unit_align_);
   const auto border = [&](std::int64_t at) {
-    return std::min(shape_.hidden, part_begin(blocks, split_.unit_parts, at) * unit_align_);
+    return std::min(shape_.units_out(), part_begin(blocks, split_.unit_parts, at) * unit_align_);
+  };
+  return {border(i), border(i + 1)};
+}
+
+Range StepProduct::units_in_of(int part) const {
+  constexpr std::int64_t line = 16;  // of an operand
+  const std::int64_t i = part % split_.unit_parts, lines = ceil_div(shape_.units_in(), line);
+  const auto border = [&](std::int64_t at) {
+    return std::min(shape_.units_in(), part_begin(lines, split_.unit_parts, at) * line);
   };
   return {border(i), border(i + 1)};
 }

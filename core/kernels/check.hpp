@@ -121,14 +121,15 @@ inline RecurrentSizes recurrent_sizes(RecurrentCell cell, const View& y) {
   return {y.shape[0], y.shape[1], y.shape[2], gates_of(cell)};
 }
 
-inline RecurrentSizes check_recurrent(const RecurrentForward& job) {
+/// `all`: the units that R multiplies, of which the job may have a part.
+inline RecurrentSizes check_recurrent(const RecurrentForward& job, std::int64_t all) {
   const RecurrentSizes s = recurrent_sizes(job.cell, job.y);
   const DType dtype = job.y.dtype;
   const Shape gates{s.batch, s.steps, s.gate_width()}, state{s.batch, s.hidden};
   const bool lstm = job.cell == RecurrentCell::lstm, gru = job.cell == RecurrentCell::gru;
   check_given(job.y, job.y.shape, dtype, "y");
   check_given(job.projected, gates, dtype, "projected");
-  check_given(job.weight.value, {s.gate_width(), s.hidden}, DType::f32, "the recurrent weight");
+  check_given(job.weight.value, {s.gate_width(), all}, DType::f32, "the recurrent weight");
   check_count(job.hidden_bias, s.hidden, "hidden_bias");
   check_like(job.gates, gates, dtype, "gates");
   check_given(job.h_last, state, DType::f32, "h_last");
@@ -140,7 +141,7 @@ inline RecurrentSizes check_recurrent(const RecurrentForward& job) {
   return s;
 }
 
-inline RecurrentSizes check_recurrent(const RecurrentBackward& job) {
+inline RecurrentSizes check_recurrent(const RecurrentBackward& job, std::int64_t all) {
   const RecurrentSizes s = recurrent_sizes(job.cell, job.dy);
   const DType dtype = job.dy.dtype;
   const Shape gates{s.batch, s.steps, s.gate_width()}, units = job.dy.shape, state{s.batch, s.hidden};
@@ -148,7 +149,7 @@ inline RecurrentSizes check_recurrent(const RecurrentBackward& job) {
   check_given(job.dy, units, dtype, "dy");
   check_given(job.gates, gates, dtype, "gates");
   check_given(job.dgates, gates, dtype, "dgates");
-  check_given(job.weight.value, {s.gate_width(), s.hidden}, DType::f32, "the recurrent weight");
+  check_given(job.weight.value, {s.gate_width(), all}, DType::f32, "the recurrent weight");
   if (lstm) check_given(job.cells, units, DType::f32, "cells");
   if (gru) check_given(job.candidate, units, dtype, "candidate");
   if (gru) check_given(job.y, units, dtype, "y");
@@ -160,6 +161,29 @@ inline RecurrentSizes check_recurrent(const RecurrentBackward& job) {
                                    {View(job.dh_first), "dh_first"},
                                    {View(job.dc_first), "dc_first"}})
     check_like(view, state, DType::f32, name);
+  return s;
+}
+
+inline RecurrentSizes check_recurrent(const RecurrentForward& job) { return check_recurrent(job, job.y.shape[-1]); }
+inline RecurrentSizes check_recurrent(const RecurrentBackward& job) { return check_recurrent(job, job.dy.shape[-1]); }
+
+/// Of one step.
+inline RecurrentSizes check_recurrent_step(const RecurrentForward& job, std::int64_t step, const View& before) {
+  WEFT_CHECK(before.shape.rank() == 3, "before is {}", to_string(before.shape));
+  const RecurrentSizes s = check_recurrent(job, before.shape[2]);
+  WEFT_CHECK(0 <= step && step < s.steps, "step {} of {}", step, s.steps);
+  check_given(before, {s.batch, s.steps, before.shape[2]}, job.y.dtype, "before");
+  return s;
+}
+
+inline RecurrentSizes check_recurrent_step(const RecurrentBackward& job, std::int64_t step, const View& dh,
+                                           const View& carry, const View& dh_before) {
+  const std::int64_t all = job.weight.value.shape[-1];
+  const RecurrentSizes s = check_recurrent(job, all);
+  WEFT_CHECK(0 <= step && step < s.steps, "step {} of {}", step, s.steps);
+  check_like(dh, {s.batch, s.hidden}, DType::f32, "dh");
+  if (job.cell != RecurrentCell::elman) check_given(carry, {s.batch, s.hidden}, DType::f32, "carry");
+  check_like(dh_before, {s.batch, all}, DType::f32, "dh_before");
   return s;
 }
 

@@ -28,18 +28,20 @@ Cost attention_cost(double pairs, std::int64_t head_dim, double bytes) {
   return {4 * pairs * static_cast<double>(head_dim), bytes, 3, 3};
 }
 
-Cost recurrent_cost(RecurrentCell cell, std::int64_t batch, std::int64_t steps, std::int64_t hidden, DType dtype) {
+Cost recurrent_cost(RecurrentCell cell, std::int64_t batch, std::int64_t steps, std::int64_t units, std::int64_t hidden,
+                    DType dtype) {
   const auto g = static_cast<double>(gates_of(cell)), b = static_cast<double>(batch), t = static_cast<double>(steps);
-  const auto h = static_cast<double>(hidden), element = static_cast<double>(size_of(dtype));
+  const auto u = static_cast<double>(units), h = static_cast<double>(hidden);
+  const auto element = static_cast<double>(size_of(dtype));
   // Gates in and out, h and (for the LSTM) c out, the weight once; activations count 10 FLOPs a gate.
   const double cells = cell == RecurrentCell::lstm ? 4 : 0;
-  return {2 * b * t * g * h * h + 10 * b * t * g * h, b * t * h * ((2 * g + 1) * element + cells) + g * h * h * element,
+  return {2 * b * t * g * u * h + 10 * b * t * g * u, b * t * u * ((2 * g + 1) * element + cells) + g * u * h * element,
           t, t};
 }
 
-Cost recurrent_backward_cost(RecurrentCell cell, std::int64_t batch, std::int64_t steps, std::int64_t hidden,
-                             DType dtype) {
-  Cost cost = recurrent_cost(cell, batch, steps, hidden, dtype);
+Cost recurrent_backward_cost(RecurrentCell cell, std::int64_t batch, std::int64_t steps, std::int64_t units,
+                             std::int64_t hidden, DType dtype) {
+  Cost cost = recurrent_cost(cell, batch, steps, units, hidden, dtype);
   cost.min_depth = 1 + std::bit_width(static_cast<std::uint64_t>(steps > 0 ? steps - 1 : 0));
   return cost;
 }

@@ -48,12 +48,23 @@ struct RecurrentKernels {
   Slot<void(RecurrentForward)> forward{"recurrent.forward"};
   /// Gradients of the gates of all steps; dR = Σ dgatesᵀ·h⁻ is a product over all steps, which the caller takes.
   Slot<void(RecurrentBackward)> backward{"recurrent.backward"};
+
+  /// One step of U of the H units, with all gates of each, where others have the rest: whatever has H units above has U, R
+  /// is [G·U,H], and before [B,T,H] is what steps multiply by R: h⁻ of all units in the activations' dtype. Steps come in
+  /// order; c_last (gru: h_last) is what goes from one to the next.
+  Slot<void(RecurrentForward, std::int64_t step, View before)> forward_step{"recurrent.forward_step"};
+  /// The same backward, from the last step on. dh f32 [B,U] is the gradient of h from the step after, empty: zeros; carry f32
+  /// [B,U] (lstm: gradient of c, gru: of h past R) goes from step to step and begins as dc_last or zeros; dh_before f32 [B,H]
+  /// = these units' part of the gradient of h⁻ through R, empty: not wanted. dh_last, dh_first and dc_first are not read.
+  Slot<void(RecurrentBackward, std::int64_t step, View dh, MutView carry, MutView dh_before)> backward_step{
+      "recurrent.backward_step"};
 };
 
-/// Cost of one pass over T steps without the products over all steps. It runs as T dependent levels; forward allows no
-/// fewer, backward is linear in the gradient, so a scan of its Jacobians would need ⌈log2 T⌉ + 1.
-Cost recurrent_cost(RecurrentCell cell, std::int64_t batch, std::int64_t steps, std::int64_t hidden, DType dtype);
-Cost recurrent_backward_cost(RecurrentCell cell, std::int64_t batch, std::int64_t steps, std::int64_t hidden,
-                             DType dtype);
+/// Cost of one pass over T steps of `units` of the hidden units without the products over all steps. It runs as T dependent
+/// levels; forward allows no fewer, backward is linear in the gradient, so a scan of its Jacobians would need ⌈log2 T⌉ + 1.
+Cost recurrent_cost(RecurrentCell cell, std::int64_t batch, std::int64_t steps, std::int64_t units, std::int64_t hidden,
+                    DType dtype);
+Cost recurrent_backward_cost(RecurrentCell cell, std::int64_t batch, std::int64_t steps, std::int64_t units,
+                             std::int64_t hidden, DType dtype);
 
 }  // namespace weft

@@ -5,27 +5,36 @@
 #include <cmath>
 #include <optional>
 
-#include "core/nn/layers.hpp"
 #include "core/ops/recurrent.hpp"
+#include "parallel/layers/channels.hpp"
 #include "parallel/layers/token_relay.hpp"
+#include "parallel/layers/unit_exchange.hpp"
 
 namespace weft {
 namespace {
 
+LinearInit input_init(RecurrentCell cell, std::int64_t hidden, const Init& weight) {
+  // Gates in the order input, forget, cell, output.
+  return {weight, cell == RecurrentCell::lstm ? Init::ones_in(hidden, 2 * hidden) : Init::zeros()};
+}
+
+Init recurrent_init(std::int64_t hidden) { return Init::uniform(1 / std::sqrt(static_cast<double>(hidden))); }
+
+std::int64_t states_of(RecurrentCell cell) { return cell == RecurrentCell::lstm ? 2 : 1; }
+
 class Recurrent final : public Mixer {
  public:
   Recurrent(const BuildContext& build, const MixerOptions& options, RecurrentCell cell)
-      : cell_(cell), hidden_(options.d_model), relay_(build, cell == RecurrentCell::lstm ? 2 : 1, hidden_) {
-    const std::int64_t width = gates_of(cell) * hidden_;
-    const Init weight = Init::uniform(1 / std::sqrt(static_cast<double>(hidden_)));
-    const Builder input = build.build.child("input"), hidden = build.build.child("hidden");
-    input_ = &input.param("weight", Slice::whole({width, options.d_model}), weight);
-    // Gates in the order input, forget, cell, output.
-    const Init bias = cell == RecurrentCell::lstm ? Init::ones_in(hidden_, 2 * hidden_) : Init::zeros();
-    input_bias_ = &input.param("bias", Slice::whole({width}), bias);
-    weight_ = &hidden.param("weight", Slice::whole({width, hidden_}), weight);
-    if (cell == RecurrentCell::gru) hidden_bias_ = &hidden.param("bias", Slice::whole({hidden_}), Init::zeros());
-    out_.emplace(build.build.child("out"), hidden_, options.d_model,
+      : cell_(cell), hidden_(options.d_model), held_(held_channels(build, hidden_)),
+        relay_(build, states_of(cell), held_.size()), others_(unit_exchange(build, hidden_)),
+        input_(build.child("input"), options.d_model, gates_of(cell) * hidden_,
+               channel_rows(held_, gates_of(cell), hidden_), input_init(cell, hidden_, recurrent_init(hidden_))) {
+    const Builder hidden = build.build.child("hidden");
+    weight_ = &hidden.param("weight", channel_slice(build, {gates_of(cell) * hidden_, hidden_}, hidden_),
+                            recurrent_init(hidden_));
+    if (cell == RecurrentCell::gru)
+      hidden_bias_ = &hidden.param("bias", channel_slice(build, {hidden_}, hidden_), Init::zeros());
+    out_.emplace(build.child("out"), hidden_, options.d_model, held_,
                  nn::LinearOptions{options.bias, options.out_deviation});
   }
 
@@ -33,7 +42,8 @@ class Recurrent final : public Mixer {
 
   Tensor forward(OpContext& cx, const MixerInput& input, MixerState* state) const override {
     std::vector<Tensor> inputs, first;
-    inputs.push_back(ops::linear(cx, input.x, *input_, input_bias_));
+    inputs.push_back(input_.forward(cx, input.x));
+    const std::int64_t tokens = inputs[0].shape()[1];
     if (state && state->length > 0) first = state->tensors;
     TokenRelay::Output out = relay_.run(
         cx, std::move(inputs), std::move(first),
@@ -41,35 +51,36 @@ class Recurrent final : public Mixer {
           const ops::RecurrentState begin = {before.empty() ? Tensor{} : before[0],
                                              before.size() < 2 ? Tensor{} : before[1]};
           ops::RecurrentOutput end =
-              ops::recurrent(part, cell_, std::move(projected[0]), *weight_, hidden_bias_, begin);
+              ops::recurrent(part, cell_, std::move(projected[0]), *weight_, hidden_bias_, begin, others_);
           TokenRelay::Output made{std::move(end.y), {std::move(end.last.h)}};
           if (end.last.c.defined()) made.last.push_back(std::move(end.last.c));
           return made;
         },
         [this, batch = input.x.shape()[0], dtype = input.x.dtype()](std::int64_t steps) {
-          return std::pair{recurrent_cost(cell_, batch, steps, hidden_, dtype),
-                           recurrent_backward_cost(cell_, batch, steps, hidden_, dtype)};
+          return std::pair{recurrent_cost(cell_, batch, steps, held_.size(), hidden_, dtype),
+                           recurrent_backward_cost(cell_, batch, steps, held_.size(), hidden_, dtype)};
         });
-    if (state) state->carry(std::move(out.last), input.x.shape()[1]);
+    if (state) state->carry(std::move(out.last), tokens);
     return out_->forward(cx, out.y);
   }
 
   MixerState make_state(Allocator& memory, std::int64_t batch, std::int64_t, DType) const override {
     MixerState state;
-    for (int i = 0; i < (cell_ == RecurrentCell::lstm ? 2 : 1); ++i)
-      state.tensors.push_back(Tensor::empty(memory, {batch, hidden_}, DType::f32, MemoryUse::activation));
+    for (std::int64_t i = 0; i < states_of(cell_); ++i)
+      state.tensors.push_back(Tensor::empty(memory, {batch, held_.size()}, DType::f32, MemoryUse::activation));
     return state;
   }
 
  private:
   RecurrentCell cell_;
   std::int64_t hidden_;
+  Range held_;  ///< units of this rank, with all their gates
   TokenRelay relay_;
-  Parameter* input_;
-  Parameter* input_bias_;
+  std::shared_ptr<const ops::UnitExchange> others_;
+  ColumnLinear input_;
   Parameter* weight_;
   Parameter* hidden_bias_ = nullptr;
-  std::optional<nn::Linear> out_;
+  std::optional<RowLinear> out_;
 };
 
 }  // namespace

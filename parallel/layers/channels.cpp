@@ -1,5 +1,6 @@
 #include "parallel/layers/channels.hpp"
 
+#include "parallel/layers/channel_shares.hpp"
 #include "parallel/layers/view_part.hpp"
 
 namespace weft {
@@ -30,47 +31,20 @@ Tensor taken(ExecContext& exec, const Tensor& x, const Range& held) {
 
 Cost moved(const Tensor& x) { return {0, 2 * static_cast<double>(x.view().bytes()), 1, 0}; }
 
-/// The ranks' columns of the stream, and the buffers in which they travel: [ranks, rows, largest share].
+/// Each rank's columns of all rows against all columns of the stream's rows here.
 struct ChannelExchange {
   TensorGroup group;
   StreamRows rows;
-  std::int64_t width;
+  ChannelShares shares;
 
-  Range of(int rank) const { return share_of(width, group.size(), rank); }
-  std::int64_t largest() const { return (width + group.size() - 1) / group.size(); }
-
-  template <class Body>
-  void for_shares(const Tensor& buffer, const Tensor& stream, Body&& body) const {
-    for (int rank = 0; rank < group.size(); ++rank) {
-      const MutView share = buffer.slice(rank, rank + 1).mut().reshaped({buffer.shape()[1], buffer.shape()[2]});
-      body(part_of(share, 1, {0, of(rank).size()}), part_of(stream.mut(), 1, of(rank)));
-    }
-  }
-  Tensor buffer(ExecContext& exec, DType dtype) const {
-    return make(exec, {group.size(), rows.local(), largest()}, dtype);
-  }
-  /// Columns of all ranks → the stream's rows here.
-  Tensor join(ExecContext& exec, const Tensor& shares) const {
-    Tensor y = make(exec, {rows.local(), width}, shares.dtype());
-    for_shares(shares, y, [&](MutView share, MutView to) { exec.kernels().elementwise.copy(exec, share, to); });
-    return y;
-  }
-  Tensor split(ExecContext& exec, const Tensor& stream) const {
-    Tensor shares = buffer(exec, stream.dtype());
-    if (width % group.size() != 0) exec.kernels().elementwise.fill(exec, 0.0f, shares.mut());
-    for_shares(shares, stream,
-               [&](MutView share, MutView from) { exec.kernels().elementwise.copy(exec, from, share); });
-    return shares;
-  }
   /// [chunks, ranks, run, columns], as rows lie in the stream, as [ranks, chunks, run, columns].
   MutView by_rank(const Tensor& all) const {
-    const std::int64_t chunks = rows.chunks(), columns = all.shape()[1];
-    MutView view = all.mut().reshaped({chunks, group.size(), rows.run, columns});
+    MutView view = all.mut().reshaped({rows.chunks(), group.size(), rows.run, all.shape()[1]});
     std::swap(view.shape[0], view.shape[1]);
     std::swap(view.strides[0], view.strides[1]);
     return view;
   }
-  Shape by_rank_shape() const { return {group.size(), rows.chunks(), rows.run, largest()}; }
+  Shape by_rank_shape() const { return {group.size(), rows.chunks(), rows.run, shares.largest()}; }
   static Keep keep(const Tensor& a, const Tensor& b) { return std::make_shared<const std::pair<Tensor, Tensor>>(a, b); }
 
   Tensor swap(ExecContext& exec, const Tensor& out) const {
@@ -78,30 +52,38 @@ struct ChannelExchange {
     group.comm().all_to_all(out.view(), in.mut(), keep(out, in)).wait();
     return in;
   }
+  Tensor gather(ExecContext& exec, const Tensor& own) const {
+    const Tensor all = shares.buffer(exec, rows.rows, own.dtype());
+    const std::int64_t count = own.numel();
+    const MutView to = all.mut().reshaped({group.size() * count});
+    group.comm().all_gather(own.view().reshaped({count}), to, keep(own, all)).wait();
+    return all;
+  }
 
   Tensor forward(ExecContext& exec, const Tensor& h) const {
-    const Tensor own = filled_up(exec, as_rows(h), {rows.filled(), largest()});
-    Tensor shares = buffer(exec, h.dtype());
-    if (!rows.shared()) {
-      const std::int64_t count = own.numel();
-      group.comm()
-          .all_gather(own.view().reshaped({count}), shares.mut().reshaped({group.size() * count}), keep(own, shares))
-          .wait();
-      return join(exec, shares);
+    const Tensor own = filled_up(exec, as_rows(h), {rows.filled(), shares.largest()});
+    Tensor all;
+    if (rows.shared()) {
+      const Tensor out = shares.buffer(exec, rows.local(), h.dtype());
+      exec.kernels().elementwise.copy(exec, by_rank(own), out.mut().reshaped(by_rank_shape()));
+      all = swap(exec, out);
+    } else {
+      all = gather(exec, own);
     }
-    exec.kernels().elementwise.copy(exec, by_rank(own), shares.mut().reshaped(by_rank_shape()));
-    return join(exec, swap(exec, shares));
+    Tensor y = make(exec, {rows.local(), shares.width}, h.dtype());
+    shares.join(exec, all, y.mut());
+    return y;
   }
 
   /// The gradient of this rank's columns, all rows.
   Tensor backward(ExecContext& exec, const Tensor& dstream) const {
-    const Range held = of(group.rank());
-    if (!rows.shared()) return taken(exec, dstream, held);
-    const Tensor shares = swap(exec, split(exec, dstream));
-    const Tensor all = make(exec, {rows.filled(), largest()}, dstream.dtype());
-    exec.kernels().elementwise.copy(exec, shares.view().reshaped(by_rank_shape()), by_rank(all));
+    if (!rows.shared()) return taken(exec, dstream, shares.held());
+    const Tensor out = shares.buffer(exec, rows.local(), dstream.dtype());
+    shares.split(exec, dstream.view(), out);
+    const Tensor in = swap(exec, out), all = make(exec, {rows.filled(), shares.largest()}, dstream.dtype());
+    exec.kernels().elementwise.copy(exec, in.view().reshaped(by_rank_shape()), by_rank(all));
     const Tensor own = all.slice(0, rows.rows);
-    return held.size() == largest() ? own : taken(exec, own, {0, held.size()});
+    return shares.held().size() == shares.largest() ? own : taken(exec, own, {0, shares.held().size()});
   }
 };
 
@@ -176,8 +158,8 @@ Tensor join_columns(OpContext& cx, const Tensor& a, const Tensor& b) {
 
 Tensor channels_to_stream(OpContext& cx, const TensorGroup& group, const Tensor& h, std::int64_t width) {
   if (group.size() == 1) return h;
-  const ChannelExchange exchange{group, group.rows(cx), width};
-  WEFT_CHECK(h.view().rows() == exchange.rows.rows && h.view().cols() == exchange.of(group.rank()).size(),
+  const ChannelExchange exchange{group, group.rows(cx), {width, group.size(), group.rank()}};
+  WEFT_CHECK(h.view().rows() == exchange.rows.rows && h.view().cols() == exchange.shares.held().size(),
              "{} as one rank's of {} channels", to_string(h.shape()), width);
   Tensor y = exchange.forward(cx.exec, h).reshaped(group.stream_shape(cx, width));
   if (!cx.recording()) return y;

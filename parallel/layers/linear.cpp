@@ -110,6 +110,12 @@ Cost twice(Cost cost) { return {2 * cost.flops, 2 * cost.bytes, cost.depth, cost
 
 ColumnLinear::ColumnLinear(const BuildContext& build, std::int64_t in, std::int64_t out,
                            const std::vector<WeightRows>& held, nn::LinearOptions options)
+    : ColumnLinear(build, in, out, held,
+                   LinearInit{Init::normal(options.init_deviation),
+                              options.bias ? std::optional(Init::zeros()) : std::nullopt}) {}
+
+ColumnLinear::ColumnLinear(const BuildContext& build, std::int64_t in, std::int64_t out,
+                           const std::vector<WeightRows>& held, const LinearInit& init)
     : group_(build) {
   Slice weight = Slice::whole({out, in}), bias = Slice::whole({out});
   if (group_.size() > 1) {
@@ -121,8 +127,8 @@ ColumnLinear::ColumnLinear(const BuildContext& build, std::int64_t in, std::int6
     }
     weight.placement[tp] = bias.placement[tp] = Placement::sharded;
   }
-  weight_ = &build.build.param("weight", std::move(weight), Init::normal(options.init_deviation));
-  if (options.bias) bias_ = &build.build.param("bias", std::move(bias), Init::zeros());
+  weight_ = &build.build.param("weight", std::move(weight), init.weight);
+  if (init.bias) bias_ = &build.build.param("bias", std::move(bias), *init.bias);
 }
 
 Tensor ColumnLinear::forward(OpContext& cx, const Tensor& x, Epilogue epilogue) const {

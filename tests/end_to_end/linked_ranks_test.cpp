@@ -55,9 +55,25 @@ TEST_F(LinkedRanks, TrainAsTheCpuDoesUnderEverySharding) {
   }
 }
 
+TEST_F(LinkedRanks, RecurrencesOverTensorRanksTrainAsTheCpuDoesByLinksAndThroughTheHost) {
+  for (const std::string model : {"lstm", "srupp"}) {
+    SCOPED_TRACE(model);
+    Words words = {"--dtype", "f32", "--batch", "8", "--model", model};
+    ASSERT_EQ(train(model + "_cpu", "cpu", words).status, 0);
+    const Outcome linked = train_linked(model + "_linked", {"--model", model, "--tp", "2"}, 2);
+    ASSERT_EQ(linked.status, 0) << linked.err;
+    expect_same(model + "_cpu", model + "_linked");
+    words.insert(words.end(), {"--tp", "2", "--gpu-comm", "mpi"});
+    const Outcome staged = train(model + "_staged", "cuda", words, 2);
+    ASSERT_EQ(staged.status, 0) << staged.err;
+    expect_same(model + "_cpu", model + "_staged");
+  }
+}
+
 TEST_F(LinkedRanks, RecordedStepsWithTheirCollectivesGiveTheBitsOfEagerOnes) {
   for (const auto& [name, words] : {std::pair<std::string, Words>{"dp", {"--grad-wire", "bf16"}},
                                     {"tp", {"--tp", "2"}},
+                                    {"steps", {"--model", "gru", "--tp", "2"}},
                                     {"zero1", {"--zero", "1", "--valid-every", "2"}},
                                     // A validation right before the recording, and one between replays.
                                     {"zero3", {"--zero", "3", "--valid-every", "2"}},

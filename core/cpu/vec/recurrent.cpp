@@ -176,11 +176,13 @@ void gru_backward(const CellBackwardArgs& a) {
   });
 }
 
-void operand(Elem elem, const float* x, std::int64_t stride, std::int64_t rows, std::int64_t begin, std::int64_t end,
-             const StepOperand& to) {
+void operand(Elem elem, Elem from, const void* x, std::int64_t stride, std::int64_t rows, std::int64_t begin,
+             std::int64_t end, const StepOperand& to) {
   for (std::int64_t row = 0; row < rows; ++row)
     for_vectors(begin, end, [&](std::int64_t i, auto n) {
-      const Vec v = load_n(x + row * stride + i, n);
+      const std::int64_t at = row * stride + i;
+      const Vec v = from == Elem::f32 ? load_n(static_cast<const float*>(x) + at, n)
+                                      : load_n(static_cast<const Half*>(x) + at, n);
       to_next(to, row, 0, i, n, elem == Elem::f32 ? v : rounded_to(v, static_cast<const Half*>(nullptr)));
     });
 }

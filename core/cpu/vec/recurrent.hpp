@@ -62,9 +62,9 @@ struct RecurrentCells {
   void (*elman_backward)(const CellBackwardArgs&);
   void (*lstm_backward)(const CellBackwardArgs&);
   void (*gru_backward)(const CellBackwardArgs&);
-  /// x f32 [rows, `stride` apart] of units [begin, end) to the operand, rounded as `elem` is.
-  void (*operand)(Elem, const float* x, std::int64_t stride, std::int64_t rows, std::int64_t begin, std::int64_t end,
-                  const StepOperand&);
+  /// x [rows, `stride` apart] of dtype `from`, of units [begin, end), to the operand, rounded as `elem` is.
+  void (*operand)(Elem, Elem from, const void* x, std::int64_t stride, std::int64_t rows, std::int64_t begin,
+                  std::int64_t end, const StepOperand&);
 };
 
 namespace portable {

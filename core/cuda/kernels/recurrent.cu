@@ -145,104 +145,151 @@ StepSizes step_sizes(const RecurrentSizes& s) {
   return {s.batch, s.hidden, s.steps * s.gate_width(), s.steps * s.hidden};
 }
 
+/// The steps of a forward pass over some units: with their own scratch, and R as their product reads it.
 template <class T, RecurrentCell Cell>
-void forward_steps(ExecContext& exec, const RecurrentForward& job, const RecurrentSizes& s) {
-  const DType dtype = job.y.dtype;
-  const std::int64_t width = s.gate_width();
-  ScratchParts parts;
-  const std::size_t workspace = parts.add(matmul_workspace(exec)), copy = parts.add(weight_scratch(job.weight, dtype));
-  const std::size_t sums_at = parts.add(static_cast<std::size_t>(s.batch * width) * sizeof(float));
-  const std::size_t first_at = parts.add(static_cast<std::size_t>(s.batch * s.hidden) * sizeof(bf16));
-  auto* scratch = static_cast<char*>(exec.scratch(parts.bytes()));
-  auto* sums = reinterpret_cast<float*>(scratch + sums_at);
+class ForwardSteps {
+ public:
+  ForwardSteps(ExecContext& exec, const RecurrentForward& job, const RecurrentSizes& s) : exec_(exec), job_(job), s_(s) {
+    ScratchParts parts;
+    const std::size_t workspace = parts.add(matmul_workspace(exec));
+    const std::size_t copy = parts.add(weight_scratch(job.weight, job.y.dtype));
+    const std::size_t sums = parts.add(static_cast<std::size_t>(s.batch * s.gate_width()) * sizeof(float));
+    const std::size_t first = parts.add(static_cast<std::size_t>(s.batch * s.hidden) * sizeof(bf16));
+    auto* scratch = static_cast<char*>(exec.scratch(parts.bytes()));
+    sums_ = reinterpret_cast<float*>(scratch + sums);
+    first_ = reinterpret_cast<bf16*>(scratch + first);
+    product_.b = weight_for(exec, job.weight, job.y.dtype, scratch + copy);
+    product_.transpose_b = true;
+    product_.out = Matrix(sums_, DType::f32, s.batch, s.gate_width(), s.gate_width());
+    product_.workspace = scratch + workspace;
+  }
 
-  MatmulArgs product;
-  product.b = weight_for(exec, job.weight, dtype, scratch + copy);
-  product.transpose_b = true;
-  product.out = Matrix(sums, DType::f32, s.batch, width, width);
-  product.workspace = scratch + workspace;
-  for (std::int64_t t = 0; t < s.steps; ++t) {
-    const bool multiplied = t > 0 || job.h_first;
-    if (t > 0) {
-      product.a = ConstMatrix(job.y.as<T>() + (t - 1) * s.hidden, dtype, s.batch, s.hidden, s.steps * s.hidden);
-    } else if (job.h_first) {
-      const void* h = job.h_first.data;
-      if (dtype == DType::bf16) {
-        narrow(exec, floats(job.h_first), s.batch * s.hidden, reinterpret_cast<bf16*>(scratch + first_at));
-        h = scratch + first_at;
-      }
-      product.a = ConstMatrix(h, dtype, s.batch, s.hidden, s.hidden);
+  /// h_first as products read it, or nothing.
+  ConstMatrix first() {
+    if (!job_.h_first) return {};
+    const void* h = job_.h_first.data;
+    if (job_.y.dtype == DType::bf16) {
+      narrow(exec_, floats(job_.h_first), s_.batch * s_.hidden, first_);
+      h = first_;
     }
-    if (multiplied) matmul(exec, product);
+    return {h, job_.y.dtype, s_.batch, s_.hidden, s_.hidden};
+  }
+
+  /// before: h⁻ of all units; empty: zeros.
+  void run(std::int64_t t, const ConstMatrix& before) {
+    product_.a = before;
+    if (before) matmul(exec_, product_);
     constexpr bool lstm = Cell == RecurrentCell::lstm, gru = Cell == RecurrentCell::gru;
-    float* carry = lstm ? floats(job.c_last) : gru ? floats(job.h_last) : nullptr;
-    const View& first = lstm ? job.c_first : job.h_first;
-    const CellForward<T, Cell> kernel{step_sizes(s),
-                                      multiplied ? sums : nullptr,
-                                      step_of<T>(job.projected, t * width),
-                                      floats(job.hidden_bias),
-                                      step_of<T>(job.gates, t * width),
-                                      step_of<T>(job.candidate, t * s.hidden),
-                                      step_of<float>(job.cells, t * s.hidden),
-                                      step_of<T>(job.y, t * s.hidden),
+    float* carry = lstm ? floats(job_.c_last) : gru ? floats(job_.h_last) : nullptr;
+    const View& first = lstm ? job_.c_first : job_.h_first;
+    const CellForward<T, Cell> kernel{step_sizes(s_),
+                                      before ? sums_ : nullptr,
+                                      step_of<T>(job_.projected, t * s_.gate_width()),
+                                      floats(job_.hidden_bias),
+                                      step_of<T>(job_.gates, t * s_.gate_width()),
+                                      step_of<T>(job_.candidate, t * s_.hidden),
+                                      step_of<float>(job_.cells, t * s_.hidden),
+                                      step_of<T>(job_.y, t * s_.hidden),
                                       t > 0 ? carry : floats(first),
                                       carry,
-                                      !gru && t + 1 == s.steps ? floats(job.h_last) : nullptr};
-    launch(exec, blocks_for<CellForward<T, Cell>>(s.batch * s.hidden), kernel);
+                                      !gru && t + 1 == s_.steps ? floats(job_.h_last) : nullptr};
+    launch(exec_, blocks_for<CellForward<T, Cell>>(s_.batch * s_.hidden), kernel);
   }
+
+ private:
+  ExecContext& exec_;
+  const RecurrentForward& job_;
+  RecurrentSizes s_;
+  MatmulArgs product_;
+  float* sums_ = nullptr;
+  bf16* first_ = nullptr;
+};
+
+template <class T, RecurrentCell Cell>
+void forward_steps(ExecContext& exec, const RecurrentForward& job, const RecurrentSizes& s) {
+  ForwardSteps<T, Cell> steps(exec, job, s);
+  for (std::int64_t t = 0; t < s.steps; ++t)
+    steps.run(t, t == 0 ? steps.first()
+                        : ConstMatrix(job.y.as<T>() + (t - 1) * s.hidden, job.y.dtype, s.batch, s.hidden,
+                                      s.steps * s.hidden));
 }
+
+/// The steps of a backward pass over some units.
+template <class T, RecurrentCell Cell>
+class BackwardSteps {
+ public:
+  static constexpr bool lstm = Cell == RecurrentCell::lstm, gru = Cell == RecurrentCell::gru;
+
+  BackwardSteps(ExecContext& exec, const RecurrentBackward& job, const RecurrentSizes& s)
+      : exec_(exec), job_(job), s_(s) {
+    const std::size_t state_bytes = static_cast<std::size_t>(s.batch * s.hidden) * sizeof(float);
+    ScratchParts parts;
+    const std::size_t workspace = parts.add(matmul_workspace(exec));
+    const std::size_t copy = parts.add(weight_scratch(job.weight, job.dy.dtype));
+    const std::size_t sums_at = parts.add(state_bytes), carry_at = parts.add(state_bytes);
+    auto* scratch = static_cast<char*>(exec.scratch(parts.bytes()));
+    sums = reinterpret_cast<float*>(scratch + sums_at);
+    carry = reinterpret_cast<float*>(scratch + carry_at);
+    product_.b = weight_for(exec, job.weight, job.dy.dtype, scratch + copy);
+    product_.workspace = scratch + workspace;
+  }
+
+  /// dh: gradient of h from the step after; null: zeros.
+  void cells(std::int64_t t, const float* dh, const float* carry_in, float* carry_out) {
+    const float* state_before = nullptr;
+    if constexpr (lstm) state_before = t > 0 ? step_of<float>(job_.cells, (t - 1) * s_.hidden) : floats(job_.c_first);
+    if constexpr (gru) state_before = t > 0 ? nullptr : floats(job_.h_first);
+    const CellBackward<T, Cell> kernel{step_sizes(s_),
+                                       dh,
+                                       step_of<T>(job_.gates, t * s_.gate_width()),
+                                       step_of<T>(job_.candidate, t * s_.hidden),
+                                       step_of<float>(job_.cells, t * s_.hidden),
+                                       state_before,
+                                       gru && t > 0 ? step_of<T>(job_.y, (t - 1) * s_.hidden) : nullptr,
+                                       t > 0 ? s_.steps * s_.hidden : s_.hidden,
+                                       step_of<T>(job_.dy, t * s_.hidden),
+                                       carry_in,
+                                       carry_out,
+                                       step_of<T>(job_.dgates, t * s_.gate_width()),
+                                       step_of<T>(job_.dhidden, t * s_.gate_width())};
+    launch(exec_, blocks_for<CellBackward<T, Cell>>(s_.batch * s_.hidden), kernel);
+  }
+
+  /// out [B, columns of R] (= or +=) the gradient of h⁻ through R.
+  void multiply(std::int64_t t, const Matrix& out, Write write) {
+    const MutView& stepped = gru ? job_.dhidden : job_.dgates;  // what a step multiplied by R is the gradient of
+    product_.a =
+        ConstMatrix(step_of<T>(stepped, t * s_.gate_width()), job_.dy.dtype, s_.batch, s_.gate_width(),
+                    s_.steps * s_.gate_width());
+    product_.out = out;
+    product_.added = write == Write::add ? ConstMatrix(out) : ConstMatrix{};
+    matmul(exec_, product_);
+  }
+
+  float* sums = nullptr;   ///< scratch [B,H]
+  float* carry = nullptr;  ///< scratch [B,H]
+
+ private:
+  ExecContext& exec_;
+  const RecurrentBackward& job_;
+  RecurrentSizes s_;
+  MatmulArgs product_;
+};
 
 template <class T, RecurrentCell Cell>
 void backward_steps(ExecContext& exec, const RecurrentBackward& job, const RecurrentSizes& s) {
-  constexpr bool lstm = Cell == RecurrentCell::lstm, gru = Cell == RecurrentCell::gru;
-  const DType dtype = job.dy.dtype;
-  const std::int64_t width = s.gate_width();
-  const std::size_t state_bytes = static_cast<std::size_t>(s.batch * s.hidden) * sizeof(float);
-  ScratchParts parts;
-  const std::size_t workspace = parts.add(matmul_workspace(exec)), copy = parts.add(weight_scratch(job.weight, dtype));
-  const std::size_t sums_at = parts.add(state_bytes), carry_at = parts.add(state_bytes);
-  auto* scratch = static_cast<char*>(exec.scratch(parts.bytes()));
-  auto* sums = reinterpret_cast<float*>(scratch + sums_at);
-  auto* carry = reinterpret_cast<float*>(scratch + carry_at);
-
-  const MutView& stepped = gru ? job.dhidden : job.dgates;  // what a step multiplied by R is the gradient of
-  MatmulArgs product;
-  product.b = weight_for(exec, job.weight, dtype, scratch + copy);
-  product.out = Matrix(sums, DType::f32, s.batch, s.hidden, s.hidden);
-  product.workspace = scratch + workspace;
-  const auto multiply = [&](std::int64_t t) {
-    product.a = ConstMatrix(step_of<T>(stepped, t * width), dtype, s.batch, width, s.steps * width);
-    matmul(exec, product);
-  };
+  using Steps = BackwardSteps<T, Cell>;
+  Steps steps(exec, job, s);
+  const auto state = [&](void* data) { return Matrix(data, DType::f32, s.batch, s.hidden, s.hidden); };
+  // The last carry is the gradient of c, or the part of h's that goes past R.
+  const MutView& wanted = Steps::lstm ? job.dc_first : job.dh_first;
   for (std::int64_t t = s.steps - 1; t >= 0; --t) {
     const bool first_run = t + 1 == s.steps;
-    if (!first_run) multiply(t + 1);
-    const float* state_before = nullptr;
-    if constexpr (lstm) state_before = t > 0 ? step_of<float>(job.cells, (t - 1) * s.hidden) : floats(job.c_first);
-    if constexpr (gru) state_before = t > 0 ? nullptr : floats(job.h_first);
-    // The last carry is the gradient of c, or the part of h's that goes past R.
-    const MutView& wanted = lstm ? job.dc_first : job.dh_first;
-    const CellBackward<T, Cell> kernel{step_sizes(s),
-                                       first_run ? floats(job.dh_last) : sums,
-                                       step_of<T>(job.gates, t * width),
-                                       step_of<T>(job.candidate, t * s.hidden),
-                                       step_of<float>(job.cells, t * s.hidden),
-                                       state_before,
-                                       gru && t > 0 ? step_of<T>(job.y, (t - 1) * s.hidden) : nullptr,
-                                       t > 0 ? s.steps * s.hidden : s.hidden,
-                                       step_of<T>(job.dy, t * s.hidden),
-                                       !first_run ? carry
-                                       : lstm     ? floats(job.dc_last)
-                                                  : nullptr,
-                                       t == 0 && wanted ? floats(wanted) : carry,
-                                       step_of<T>(job.dgates, t * width),
-                                       step_of<T>(job.dhidden, t * width)};
-    launch(exec, blocks_for<CellBackward<T, Cell>>(s.batch * s.hidden), kernel);
+    if (!first_run) steps.multiply(t + 1, state(steps.sums), Write::overwrite);
+    const float* carry = !first_run ? steps.carry : Steps::lstm ? floats(job.dc_last) : nullptr;
+    steps.cells(t, first_run ? floats(job.dh_last) : steps.sums, carry, t == 0 && wanted ? floats(wanted) : steps.carry);
   }
-  if (!job.dh_first) return;
-  product.out = Matrix(job.dh_first.data, DType::f32, s.batch, s.hidden, s.hidden);
-  if (gru) product.added = product.out;
-  multiply(0);
+  if (job.dh_first) steps.multiply(0, state(job.dh_first.data), Steps::gru ? Write::add : Write::overwrite);
 }
 
 template <class Body>
@@ -270,11 +317,43 @@ void backward(ExecContext& exec, RecurrentBackward job) {
   });
 }
 
+void forward_step(ExecContext& exec, RecurrentForward job, std::int64_t step, View before) {
+  const RecurrentSizes s = check_recurrent_step(job, step, before);
+  if (s.batch == 0 || s.hidden == 0) return;
+  dispatch_float(job.y.dtype, [&]<class T>() {
+    dispatch_cell(job.cell, [&]<RecurrentCell Cell>() {
+      const std::int64_t all = before.shape[2];
+      ConstMatrix left;
+      if (step > 0 || job.h_first)
+        left = ConstMatrix(before.as<T>() + step * all, before.dtype, s.batch, all, s.steps * all);
+      ForwardSteps<T, Cell>(exec, job, s).run(step, left);
+    });
+  });
+}
+
+void backward_step(ExecContext& exec, RecurrentBackward job, std::int64_t step, View dh, MutView carry,
+                   MutView dh_before) {
+  const RecurrentSizes s = check_recurrent_step(job, step, dh, carry, dh_before);
+  if (s.batch == 0 || s.hidden == 0) return;
+  dispatch_float(job.dy.dtype, [&]<class T>() {
+    dispatch_cell(job.cell, [&]<RecurrentCell Cell>() {
+      BackwardSteps<T, Cell> steps(exec, job, s);
+      const float* begin = job.cell == RecurrentCell::lstm ? floats(job.dc_last) : nullptr;
+      steps.cells(step, floats(dh), step + 1 == s.steps ? begin : floats(carry), floats(carry));
+      if (!dh_before) return;
+      const std::int64_t all = dh_before.shape[1];
+      steps.multiply(step, Matrix(dh_before.data, DType::f32, s.batch, all, all), Write::overwrite);
+    });
+  });
+}
+
 }  // namespace
 
 void bind_recurrent(KernelTable& table) {
   table.recurrent.forward.bind(forward);
   table.recurrent.backward.bind(backward);
+  table.recurrent.forward_step.bind(forward_step);
+  table.recurrent.backward_step.bind(backward_step);
 }
 
 }  // namespace weft::cuda

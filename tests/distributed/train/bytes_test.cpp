@@ -115,6 +115,26 @@ TEST(BytesTest, ChannelsOfARecurrenceMoveNothingInsideIt) {
     }
 }
 
+TEST(BytesTest, UnitsThatMeetInEveryStepMoveTheirStatesAndGradientsInEach) {
+  Communicator& ranks = world();
+  for (const std::string mixer : {"elman", "lstm", "gru"})
+    for (const bool shared : {true, false}) {
+      SCOPED_TRACE(fmt::format("{} {}", mixer, shared ? "shared-out rows" : "whole rows"));
+      Layout layout{.mesh = {1, 1, 1, ranks.size()}, .mixer = mixer};
+      layout.sharding.tp_sequence = shared;
+      const LmConfig lm = config(layout);
+      const Sizes s(layout, ranks.size());
+      const double stream = s.reduced(s.rows * static_cast<double>(lm.d_model) * s.element) / 2;
+      const double step = (s.n - 1) * s.sequences * std::ceil(static_cast<double>(lm.d_model) / s.n) * s.element;
+      const double steps = s.layers * (seq - 1) * step, loss = (s.n - 1) * 2 * s.rows * s.element;
+      const Bytes found = moved(ranks, layout);
+      const auto expect = [&](CollectiveKind kind, double bytes) { expect_bytes(found, "tp", kind, bytes); };
+      expect(CollectiveKind::all_reduce, shared ? 0 : (4 * s.layers + 2) * 2 * stream);
+      expect(CollectiveKind::reduce_scatter, steps + (shared ? (4 * s.layers + 2) * stream : 0));
+      expect(CollectiveKind::all_gather, steps + loss + (shared ? (6 * s.layers + 2) * stream : 0));
+    }
+}
+
 TEST(BytesTest, ARingPassesKeysAndValuesAndTheirGradients) {
   Communicator& ranks = world();
   const Layout layout{.style = Style::llama, .mesh = {1, 1, ranks.size(), 1}};

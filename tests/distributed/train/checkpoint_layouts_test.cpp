@@ -121,7 +121,7 @@ TEST_F(CheckpointLayoutsTest, ChannelsOfARecurrenceMoveToAnyMeshAndBack) {
   const int n = world().size();
   const auto self = make_self_communicator(comm_log());
   std::int64_t number = 0;
-  for (const std::string mixer : {"srupp", "mean", "minlstm"}) {
+  for (const std::string mixer : {"srupp", "mean", "gru"}) {
     const Layout channels{.mesh = {1, 1, 1, n}, .zero = static_cast<ZeroStage>(number % 4), .mixer = mixer};
     const Layout replicas{.mesh = {1, n, 1, 1}, .mixer = mixer}, alone{.mixer = mixer};
     for (const Layout& writer : {channels, replicas}) {

@@ -56,9 +56,23 @@ TEST_F(LayoutsTest, ChannelsOfARecurrenceOverTensorParallelRanksEqualOneRank) {
     }
 }
 
+TEST_F(LayoutsTest, UnitsThatMeetInEveryStepOverTensorParallelRanksEqualOneRank) {
+  const int ranks = world().size();
+  if (ranks == 1 || ranks > 4) return;
+  for (const std::string mixer : {"elman", "lstm", "gru"})
+    for (const bool shared : {true, false}) {
+      Layout layout;
+      layout.mixer = mixer;
+      layout.mesh = shared || ranks < 4 ? MeshSizes{1, 1, 1, ranks} : MeshSizes{1, 2, 1, 2};
+      layout.sharding.tp_sequence = shared;
+      layout.sharding.chunk_rows = 32;
+      expect_equal(layout, name_of(layout));
+    }
+}
+
 TEST_F(LayoutsTest, ChannelsBesideReplicasEqualOneRankInEveryZeroStageAndRecomputed) {
   if (world().size() != 4) return;
-  for (const std::string mixer : {"sru", "srupp", "mean"})
+  for (const std::string mixer : {"sru", "srupp", "mean", "gru"})
     for (int stage = 1; stage <= 3; ++stage) {
       Layout layout;
       layout.mixer = mixer;
@@ -276,6 +290,9 @@ TEST_F(LayoutsTest, ABrokenCollectiveOfChannelsIsSeen) {
   expect_seen(layout, {"dp+sp+tp"});
   layout.sharding.tp_sequence = false;
   expect_seen(layout, {"tp"});
+  layout.mixer = "lstm";
+  expect_seen(layout, {.group = "tp", .kind = CollectiveKind::all_gather, .broken = twice});
+  expect_seen(layout, {.group = "tp", .kind = CollectiveKind::reduce_scatter, .broken = twice});
 }
 
 TEST_F(LayoutsTest, ABrokenSequenceParallelMessageIsSeen) {

@@ -61,7 +61,7 @@ TEST(MemoryTest, OfAValidationThatTakesMoreThanAStepIsPredicted) {
 }
 
 TEST(MemoryTest, OfARecurrenceOverChannelsIsPredicted) {
-  for (const std::string mixer : {"srupp", "mean"})
+  for (const std::string mixer : {"srupp", "mean", "gru"})
     for (const bool shared : {true, false}) {
       Layout layout{.mesh = {1, 1, 1, world().size()}, .mixer = mixer};
       layout.sharding.tp_sequence = shared;

@@ -60,13 +60,13 @@ class StepProducts : public testing::TestWithParam<Case> {
 
   void expect_right(const StepShape& shape, int threads, StepSplit expected) {
     const std::int64_t b = shape.batch, h = shape.hidden, g = shape.gates, in = shape.gates_in(),
-                       out = shape.gates_out();
-    const std::vector<float> r = values(g * h * h, 1), left = values(b * in * h, 2);
+                       out = shape.gates_out(), depth = in * shape.units_in();
+    const std::vector<float> r = values(g * shape.units * h, 1), left = values(b * depth, 2);
     const auto product = make(shape, 1000, threads);
     EXPECT_EQ(product->split().row_parts, expected.row_parts);
     EXPECT_EQ(product->split().unit_parts, expected.unit_parts);
     std::unique_ptr<PackedWeight> pack;
-    const WeightRef weight{View(r.data(), {g * h, h}, DType::f32), &pack, 7};
+    const WeightRef weight{View(r.data(), {g * shape.units, h}, DType::f32), &pack, 7};
     ExecContext exec(kernels_, *memory_, threads);
     product->start(exec, weight, static_cast<char*>(exec.scratch(product->scratch_bytes())));
     double error = 0, norm = 0;
@@ -81,10 +81,10 @@ class StepProducts : public testing::TestWithParam<Case> {
             for (std::int64_t gate = 0; gate < out; ++gate)
               for (std::int64_t u = piece.begin; u < piece.end; ++u) {
                 double right = 0;
-                for (std::int64_t k = 0; k < in * h; ++k) {
+                for (std::int64_t k = 0; k < depth; ++k) {
                   const std::int64_t at =
-                      shape.direction == StepDirection::forward ? (gate * h + u) * h + k : k * h + u;
-                  right += static_cast<double>(left[static_cast<std::size_t>(row * in * h + k)]) *
+                      shape.direction == StepDirection::forward ? (gate * shape.units + u) * h + k : k * h + u;
+                  right += static_cast<double>(left[static_cast<std::size_t>(row * depth + k)]) *
                            static_cast<double>(r[static_cast<std::size_t>(at)]);
                 }
                 const double found = static_cast<double>(
@@ -94,13 +94,14 @@ class StepProducts : public testing::TestWithParam<Case> {
               }
         }
       }
-    EXPECT_LE(std::sqrt(error / norm), 1e-6) << b << " rows, " << h << " units, " << threads << " threads";
+    EXPECT_LE(std::sqrt(error / norm), 1e-6)
+        << b << " rows, " << shape.units << " of " << h << " units, " << threads << " threads";
   }
 
   // Gate by gate, as the cells do it.
   void write_operand(const StepProduct& product, int part, int turn, const std::vector<float>& left) const {
-    const std::int64_t h = product.shape().hidden, in = product.shape().gates_in();
-    const Range units = product.units_of(part);
+    const std::int64_t h = product.shape().units_in(), in = product.shape().gates_in();
+    const Range units = product.units_in_of(part);
     for (std::int64_t group = 0; group < product.groups(part); ++group)
       for (std::int64_t gate = 0; gate < in; ++gate) {
         const Range rows = product.group_rows(part, group);
@@ -108,8 +109,8 @@ class StepProducts : public testing::TestWithParam<Case> {
         const std::int64_t k = gate * to.gate_step;
         to.data = static_cast<char*>(to.data) + (k / 16 * to.block_stride + k % 16) * (to.elem == Elem::f32 ? 4 : 2);
         cells_of(GetParam().isa)
-            .operand(product.shape().elem, left.data() + (rows.begin * in + gate) * h, in * h, rows.size(), units.begin,
-                     units.end, to);
+            .operand(product.shape().elem, Elem::f32, left.data() + (rows.begin * in + gate) * h, in * h, rows.size(),
+                     units.begin, units.end, to);
       }
   }
 
@@ -121,22 +122,31 @@ TEST_P(StepProducts, OneThreadTakesAnyShape) {
   for (const StepDirection direction : {StepDirection::forward, StepDirection::backward})
     for (const auto& [batch, hidden, gates] :
          {std::array<std::int64_t, 3>{1, 1, 1}, {1, 48, 4}, {3, 17, 3}, {7, 32, 1}, {29, 70, 4}})
-      expect_right({direction, batch, hidden, gates, GetParam().elem}, 1, {1, 1});
+      expect_right({direction, batch, hidden, hidden, gates, GetParam().elem}, 1, {1, 1});
 }
 
 TEST_P(StepProducts, ThreadsShareTheRowsOfASmallWeight) {
   for (const StepDirection direction : {StepDirection::forward, StepDirection::backward})
-    expect_right({direction, 13, 64, 4, GetParam().elem}, 3, {3, 1});
+    expect_right({direction, 13, 64, 64, 4, GetParam().elem}, 3, {3, 1});
 }
 
 TEST_P(StepProducts, ThreadsShareTheUnitsOfALargeWeight) {
   for (const StepDirection direction : {StepDirection::forward, StepDirection::backward})
-    expect_right({direction, 5, 416, 4, GetParam().elem}, 2, {1, 2});
+    expect_right({direction, 5, 416, 416, 4, GetParam().elem}, 2, {1, 2});
 }
 
 TEST_P(StepProducts, ThreadsShareBothWhereOneIsNotEnough) {
   for (const StepDirection direction : {StepDirection::forward, StepDirection::backward})
-    expect_right({direction, 9, 160, 4, GetParam().elem}, 4, {2, 2});
+    expect_right({direction, 9, 160, 160, 4, GetParam().elem}, 4, {2, 2});
+}
+
+TEST_P(StepProducts, APartOfTheUnitsTakesTheStatesOfAll) {
+  for (const StepDirection direction : {StepDirection::forward, StepDirection::backward}) {
+    for (const auto& [batch, units, hidden, gates] :
+         {std::array<std::int64_t, 4>{1, 1, 3, 4}, {3, 17, 50, 3}, {29, 23, 70, 1}})
+      expect_right({direction, batch, units, hidden, gates, GetParam().elem}, 1, {1, 1});
+    expect_right({direction, 5, 208, 832, 4, GetParam().elem}, 2, {1, 2});
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Engines, StepProducts, testing::ValuesIn(cases()),

@@ -1,4 +1,6 @@
 #include <cmath>
+#include <string>
+#include <vector>
 
 #include "tests/unit/op_cases/run.hpp"
 
@@ -17,6 +19,7 @@ struct Options {
   bool cached = true;
   bool trains = true;           // else nothing is kept for backward
   bool state_in_place = false;  // the final state takes the initial one's memory
+  bool in_parts = false;        // step by step, of some of the units at a time
 };
 
 struct Spec : Sizes, Options {
@@ -144,6 +147,182 @@ void backward(Run& run, const Spec& s) {
                      run.gradient("bias"));
 }
 
+/// Columns [first, first + count) of a view.
+template <class AnyView>
+AnyView columns(AnyView view, std::int64_t first, std::int64_t count) {
+  using Byte = std::conditional_t<std::is_const_v<std::remove_pointer_t<decltype(view.data)>>, const char, char>;
+  view.data = static_cast<Byte*>(view.data) + first * static_cast<std::int64_t>(size_of(view.dtype));
+  view.shape[-1] = count;
+  return view;
+}
+
+/// Step t of [B, T, columns] as [B, columns].
+template <class AnyView>
+AnyView step_of(AnyView view, std::int64_t t) {
+  using Byte = std::conditional_t<std::is_const_v<std::remove_pointer_t<decltype(view.data)>>, const char, char>;
+  view.data = static_cast<Byte*>(view.data) + t * view.strides[1] * static_cast<std::int64_t>(size_of(view.dtype));
+  view.strides = {view.strides[0], view.strides[2]};
+  view.shape = {view.shape[0], view.shape[2]};
+  return view;
+}
+
+/// Some of the units with what belongs to them, as one of several ranks has it.
+class Part {
+ public:
+  Part(Run& run, const Spec& s, std::int64_t index)
+      : run_(run), s_(s), index_(index), first_(s.hidden * index / parts),
+        units_(s.hidden * (index + 1) / parts - first_) {}
+  static constexpr std::int64_t parts = 3;
+
+  std::int64_t units() const { return units_; }
+  MutView saved(const char* name, std::int64_t columns_here, DType dtype) {
+    return run_.saved(key(name), {s_.batch, s_.steps, columns_here}, dtype);
+  }
+  MutView state(const char* name) { return run_.saved(key(name), {s_.batch, units_}, DType::f32); }
+  /// These units of rows of all; of rows with gates, those of each gate.
+  template <class AnyView>
+  AnyView of(AnyView all) const {
+    return columns(all, first_, units_);
+  }
+  void take_gates(const View& all, const MutView& own) {
+    for (std::int64_t gate = 0; gate < s_.gates(); ++gate)
+      copy(columns(all, gate * s_.hidden + first_, units_), columns(own, gate * units_, units_));
+  }
+  void give_gates(const View& own, const MutView& all) {
+    for (std::int64_t gate = 0; gate < s_.gates(); ++gate)
+      copy(columns(own, gate * units_, units_), columns(all, gate * s_.hidden + first_, units_));
+  }
+  /// Rows of R, or of its gradient, and these units' among them.
+  template <class Each>
+  void for_rows(const MutView& own, Each&& each) {
+    for (std::int64_t gate = 0; gate < s_.gates(); ++gate)
+      each(gate * s_.hidden + first_, own.slice(gate * units_, (gate + 1) * units_));
+  }
+  MutView rows(const char* name) { return run_.saved(key(name), {s_.gates() * units_, s_.hidden}, DType::f32); }
+  void copy(const View& from, const MutView& to) { run_.kernels().elementwise.copy(run_.exec(), from, to); }
+
+  RecurrentForward forward() {
+    const DType dtype = run_.activation();
+    RecurrentForward job;
+    job.cell = s_.cell;
+    job.projected = saved("p", s_.gates() * units_, dtype);
+    job.weight = {rows("w")};
+    if (s_.gru() && s_.bias) job.hidden_bias = run_.in("bias").slice(first_, first_ + units_);
+    if (s_.first) job.h_first = state("h_first");
+    if (s_.first && s_.lstm()) job.c_first = state("c_first");
+    job.gates = saved("gates", s_.gates() * units_, dtype);
+    if (s_.gru()) job.candidate = saved("candidate", units_, dtype);
+    if (s_.lstm()) job.cells = saved("cells", units_, DType::f32);
+    job.y = saved("y", units_, dtype);
+    job.h_last = state("h_last");
+    if (s_.lstm()) job.c_last = state("c_last");
+    return job;
+  }
+  void begin() {
+    take_gates(run_.in("p"), saved("p", s_.gates() * units_, run_.activation()));
+    for_rows(rows("w"), [&](std::int64_t at, const MutView& own) { copy(run_.in("w").slice(at, at + units_), own); });
+    if (s_.first) copy(of(run_.in("h_first")), state("h_first"));
+    if (s_.first && s_.lstm()) copy(of(run_.in("c_first")), state("c_first"));
+  }
+
+  RecurrentBackward backward() {
+    const DType dtype = run_.activation();
+    const RecurrentForward done = forward();
+    RecurrentBackward job;
+    job.cell = s_.cell;
+    job.gates = done.gates;
+    job.candidate = done.candidate;
+    job.cells = done.cells;
+    job.y = done.y;
+    job.weight = done.weight;
+    job.h_first = done.h_first;
+    job.c_first = done.c_first;
+    job.dy = saved("dy", units_, dtype);
+    if (s_.last && s_.lstm()) job.dc_last = state("dc_last");
+    job.dgates = s_.in_place ? done.gates : saved("dp", s_.gates() * units_, dtype);
+    if (s_.gru()) job.dhidden = saved("dhidden", s_.gates() * units_, dtype);
+    return job;
+  }
+  void begin_backward() {
+    copy(of(run_.cotangent("y")), saved("dy", units_, run_.activation()));
+    if (s_.last && s_.lstm()) copy(of(run_.cotangent("c_last")), state("dc_last"));
+    if (s_.last) copy(of(run_.cotangent("h_last")), state("dh"));
+  }
+  void weight_gradient(const View& before) {
+    const RecurrentBackward job = backward();
+    const Shape gate_rows{s_.batch * s_.steps, s_.gates() * units_};
+    const MutView dw = rows("dw"), db = run_.saved(key("db"), {s_.gates() * units_}, DType::f32);
+    run_.kernels().linear.backward_weight(run_.exec(), View(s_.gru() ? job.dhidden : job.dgates).reshaped(gate_rows),
+                                          before.reshaped({s_.batch * s_.steps, s_.hidden}), Write::overwrite, dw, db);
+    for_rows(dw, [&](std::int64_t at, const MutView& own) { copy(own, run_.gradient("w").slice(at, at + units_)); });
+    if (s_.gru() && s_.bias)
+      copy(View(db).slice(2 * units_, 3 * units_), run_.gradient("bias").slice(first_, first_ + units_));
+  }
+
+ private:
+  std::string key(const char* name) const { return std::string(name) + std::to_string(index_); }
+
+  Run& run_;
+  const Spec& s_;
+  std::int64_t index_, first_, units_;
+};
+
+std::vector<Part> parts_of(Run& run, const Spec& s) {
+  std::vector<Part> all;
+  for (std::int64_t i = 0; i < Part::parts; ++i) all.emplace_back(run, s, i);
+  return all;
+}
+
+// Ranks that each have some of the units, one after another in one process.
+void forward_in_parts(Run& run, const Spec& s) {
+  const ElementwiseKernels& elementwise = run.kernels().elementwise;
+  const MutView before = run.saved("before", s.units_shape(), run.activation());
+  elementwise.fill(run.exec(), 0.0f, before);
+  if (s.first) elementwise.copy(run.exec(), run.in("h_first"), step_of(before, 0));
+  std::vector<Part> parts = parts_of(run, s);
+  for (Part& part : parts) part.begin();
+  for (std::int64_t t = 0; t < s.steps; ++t) {
+    for (Part& part : parts) run.kernels().recurrent.forward_step(run.exec(), part.forward(), t, before);
+    for (Part& part : parts) {
+      const View y = part.forward().y;
+      if (t + 1 < s.steps) part.copy(step_of(y, t), part.of(step_of(before, t + 1)));
+      part.copy(step_of(y, t), part.of(step_of(run.out("y"), t)));
+    }
+  }
+  for (Part& part : parts) {
+    part.copy(part.state("h_last"), part.of(run.out("h_last")));
+    if (s.lstm()) part.copy(part.state("c_last"), part.of(run.out("c_last")));
+  }
+}
+
+void backward_in_parts(Run& run, const Spec& s) {
+  const ElementwiseKernels& elementwise = run.kernels().elementwise;
+  const Shape state{s.batch, s.hidden};
+  const MutView sum = run.saved("dh_before", state, DType::f32), partial = run.saved("partial", state, DType::f32);
+  std::vector<Part> parts = parts_of(run, s);
+  for (Part& part : parts) part.begin_backward();
+  for (std::int64_t t = s.steps - 1; t >= 0; --t) {
+    elementwise.fill(run.exec(), 0.0f, sum);
+    for (Part& part : parts) {
+      const bool wanted = t > 0 || s.first;
+      run.kernels().recurrent.backward_step(run.exec(), part.backward(), t,
+                                            t + 1 < s.steps || s.last ? View(part.state("dh")) : View{},
+                                            part.state("carry"), wanted ? partial : MutView{});
+      if (wanted) elementwise.accumulate(run.exec(), partial, sum);
+    }
+    for (Part& part : parts) part.copy(part.of(sum), part.state("dh"));
+  }
+  for (Part& part : parts) {
+    part.give_gates(part.backward().dgates, run.gradient("p"));
+    part.weight_gradient(run.saved("before", s.units_shape(), run.activation()));
+    if (!s.first) continue;
+    const MutView dh = part.of(run.gradient("h_first"));
+    part.copy(part.state("dh"), dh);
+    if (s.gru()) elementwise.accumulate(run.exec(), part.state("carry"), dh);
+    if (s.lstm()) part.copy(part.state("carry"), part.of(run.gradient("c_first")));
+  }
+}
+
 OpCase recurrent_case(const Spec& s) {
   OpCase op;
   op.name = "recurrent." + s.name;
@@ -174,8 +353,8 @@ OpCase recurrent_case(const Spec& s) {
                           .in_place_of = s.state_in_place ? "c_first" : ""});
   op.oracle = [s](const Values& in, Values& out) { oracle(s, in, out); };
   op.bf16_tolerance = 2e-2;  // roundings of the state go from step to step
-  op.forward = [s](Run& run) { forward(run, s); };
-  if (s.trains) op.backward = [s](Run& run) { backward(run, s); };
+  op.forward = [s](Run& run) { s.in_parts ? forward_in_parts(run, s) : forward(run, s); };
+  if (s.trains) op.backward = [s](Run& run) { s.in_parts ? backward_in_parts(run, s) : backward(run, s); };
   return op;
 }
 
@@ -201,6 +380,8 @@ std::vector<OpCase> recurrent_cases() {
       {"rows_shared", {9, 10, 100}},
       {"units_shared", {3, 10, 160}, {.last = false, .in_place = true}},
       {"tall", {37, 2, 40}},
+      {"in_parts", {5, 4, 19}, {.in_parts = true}},
+      {"in_parts_without_states", {1, 3, 48}, {.first = false, .last = false, .in_place = true, .in_parts = true}},
   };
   std::vector<OpCase> cases;
   for (const auto& [cell, prefix] :
