@@ -173,9 +173,8 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int dev
   });
 }
 cudaError_t cudaDeviceGetPCIBusId(char* text, int bytes, int device) {
-  return run_on("cudaDeviceGetPCIBusId", device, [&] {
-    std::snprintf(text, static_cast<std::size_t>(bytes), "0000:%02x:00.0", device + 1);
-  });
+  return run_on("cudaDeviceGetPCIBusId", device,
+                [&] { std::snprintf(text, static_cast<std::size_t>(bytes), "0000:%02x:00.0", device + 1); });
 }
 cudaError_t cudaDeviceCanAccessPeer(int* reaches, int device, int peer) {
   return run_on("cudaDeviceCanAccessPeer", device, [&] { *reaches = device != peer ? 1 : 0; });
@@ -251,7 +250,7 @@ cudaError_t cudaStreamIsCapturing(cudaStream_t stream, cudaStreamCaptureStatus* 
   return run("cudaStreamIsCapturing", [&] {
     const auto on = machine().find(stream);
     if (!on) return cudaErrorInvalidResourceHandle;
-    *status = !on->capture          ? cudaStreamCaptureStatusNone
+    *status = !on->capture           ? cudaStreamCaptureStatusNone
               : on->capture->invalid ? cudaStreamCaptureStatusInvalidated
                                      : cudaStreamCaptureStatusActive;
     return cudaSuccess;

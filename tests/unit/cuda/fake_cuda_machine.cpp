@@ -221,8 +221,13 @@ FakeCuda::Live FakeCuda::live() const {
   std::set<const FakeCapture*> captures;
   for (const auto& [handle, stream] : machine.streams)
     if (stream->capture) captures.insert(stream->capture.get());
-  return {machine.count_blocks(false), machine.count_blocks(true), count(machine.streams),    count(machine.events),
-          count(captures),             count(machine.graphs),      count(machine.executables)};
+  return {machine.count_blocks(false),
+          machine.count_blocks(true),
+          count(machine.streams),
+          count(machine.events),
+          count(captures),
+          count(machine.graphs),
+          count(machine.executables)};
 }
 
 void FakeCuda::fail(std::string call, cudaError_t status, int at, int times) {

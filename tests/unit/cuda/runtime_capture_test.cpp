@@ -8,6 +8,7 @@ using testing::HasSubstr;
 
 constexpr std::int64_t count = 1000;
 constexpr std::size_t bytes = count * sizeof(float);
+constexpr int blocks_held = 2;  // source and result
 
 /// A fault, and where it comes while the work of recorded_work() is recorded.
 struct Fault {
@@ -99,9 +100,8 @@ TEST_F(DeviceCapture, KeepsItsMemoryAndScratchForItself) {
 }
 
 TEST_F(DeviceCapture, GivesItsMemoryBackToTheCache) {
-  const int before = fake_cuda().live().device_blocks;
   auto graph = device_->capture([&] { recorded_work(); });
-  EXPECT_EQ(fake_cuda().live().device_blocks, before + 2);
+  EXPECT_EQ(fake_cuda().live().device_blocks, blocks_held + 2);
   graph.reset();
   const int allocations = fake_cuda().calls["cudaMalloc"];
   const DeviceValues again(*device_, count);
@@ -110,9 +110,8 @@ TEST_F(DeviceCapture, GivesItsMemoryBackToTheCache) {
 
 TEST_F(DeviceCapture, StartsWithNothingInTheCache) {
   { const DeviceValues step_that_was_not_recorded(*device_, 1000 * count); }
-  const int live = 2;  // source and result
-  EXPECT_GT(fake_cuda().live().device_blocks, live);
-  const auto graph = device_->capture([&] { EXPECT_EQ(fake_cuda().live().device_blocks, live); });
+  EXPECT_GT(fake_cuda().live().device_blocks, blocks_held);
+  const auto graph = device_->capture([&] { EXPECT_EQ(fake_cuda().live().device_blocks, blocks_held); });
   EXPECT_EQ(fake_cuda().live().captures, 0);
 }
 
@@ -170,12 +169,13 @@ TEST_F(DeviceCapture, RefusesCopiesFromAndToTheHost) {
   void* memory = device_->host_memory().allocate(bytes, MemoryUse::workspace);
   const MutView host(memory, {count}, DType::f32);
   const auto& transfer = device_->exec().kernels().transfer;
-  for (const auto& copies : std::vector<std::function<void()>>{
-           [&] { transfer.upload(device_->exec(), host, result_.view()); },
-           [&] { transfer.upload_later(device_->exec(), host, result_.view()); },
-           [&] { transfer.download(device_->exec(), source_.view(), host); },
-           [&] { transfer.download_later(device_->exec(), source_.view(), host); }}) {
-    EXPECT_THAT(error_of([&] { device_->capture(copies); }), HasSubstr("a copy from or to the host in a recorded step"));
+  for (const auto& copies :
+       std::vector<std::function<void()>>{[&] { transfer.upload(device_->exec(), host, result_.view()); },
+                                          [&] { transfer.upload_later(device_->exec(), host, result_.view()); },
+                                          [&] { transfer.download(device_->exec(), source_.view(), host); },
+                                          [&] { transfer.download_later(device_->exec(), source_.view(), host); }}) {
+    EXPECT_THAT(error_of([&] { device_->capture(copies); }),
+                HasSubstr("a copy from or to the host in a recorded step"));
     expect_usable();
   }
   device_->host_memory().deallocate(memory, bytes, MemoryUse::workspace);

@@ -14,7 +14,9 @@ constexpr std::size_t bytes = count * sizeof(float);
 
 struct LinearInputs {
   explicit LinearInputs(Device& device) : x(device, 64), w(device, 64), y(device, 64) {}
-  MutView matrix(DeviceValues& values) const { return MutView(values.data(), {8, 8}, DType::f32, values.view().device); }
+  MutView matrix(DeviceValues& values) const {
+    return MutView(values.data(), {8, 8}, DType::f32, values.view().device);
+  }
   DeviceValues x, w, y;
 };
 
@@ -124,8 +126,8 @@ class Failures : public CudaRuntime, public testing::WithParamInterface<bool> {
       EXPECT_THAT(said, HasSubstr("no GPU"));
       return;
     }
-    EXPECT_THAT(said, AllOf(HasSubstr(cudaGetErrorName(status)), HasSubstr(cudaGetErrorString(status)),
-                            Not(HasSubstr("\n"))));
+    EXPECT_THAT(
+        said, AllOf(HasSubstr(cudaGetErrorName(status)), HasSubstr(cudaGetErrorString(status)), Not(HasSubstr("\n"))));
     if (call == "kernel" || call == "cudaGetDeviceCount") return;
     EXPECT_THAT(said, HasSubstr(call));
     // Once.
@@ -159,17 +161,17 @@ TEST_P(Failures, AtEveryCallOfALifeAreOneErrorAndLeaveNothing) {
 TEST_P(Failures, TableHasEveryCallThatTheModuleMakes) {
   std::vector<std::string> found;
   for (const auto& [call, times] : calls_of_a_life()) found.push_back(call);
-  EXPECT_THAT(found, testing::ElementsAre(
-                         "cudaDeviceCanAccessPeer", "cudaDeviceGetAttribute", "cudaDeviceGetPCIBusId",
-                         "cudaDeviceGetStreamPriorityRange", "cudaDeviceSynchronize", "cudaDriverGetVersion",
-                         "cudaEventCreate", "cudaEventCreateWithFlags", "cudaEventDestroy", "cudaEventElapsedTime",
-                         "cudaEventQuery", "cudaEventRecord", "cudaEventSynchronize", "cudaFree", "cudaFreeHost",
-                         "cudaFuncSetAttribute", "cudaGetDevice", "cudaGetDeviceCount", "cudaGetDeviceProperties",
-                         "cudaGraphDestroy", "cudaGraphExecDestroy", "cudaGraphInstantiate", "cudaGraphLaunch",
-                         "cudaHostAlloc", "cudaLaunchKernel", "cudaMalloc", "cudaMemGetInfo", "cudaMemcpyAsync",
-                         "cudaRuntimeGetVersion", "cudaSetDevice", "cudaStreamBeginCapture",
-                         "cudaStreamCreateWithPriority", "cudaStreamDestroy", "cudaStreamEndCapture",
-                         "cudaStreamIsCapturing", "cudaStreamSynchronize", "cudaStreamWaitEvent", "kernel"));
+  EXPECT_THAT(
+      found, testing::ElementsAre(
+                 "cudaDeviceCanAccessPeer", "cudaDeviceGetAttribute", "cudaDeviceGetPCIBusId",
+                 "cudaDeviceGetStreamPriorityRange", "cudaDeviceSynchronize", "cudaDriverGetVersion", "cudaEventCreate",
+                 "cudaEventCreateWithFlags", "cudaEventDestroy", "cudaEventElapsedTime", "cudaEventQuery",
+                 "cudaEventRecord", "cudaEventSynchronize", "cudaFree", "cudaFreeHost", "cudaFuncSetAttribute",
+                 "cudaGetDevice", "cudaGetDeviceCount", "cudaGetDeviceProperties", "cudaGraphDestroy",
+                 "cudaGraphExecDestroy", "cudaGraphInstantiate", "cudaGraphLaunch", "cudaHostAlloc", "cudaLaunchKernel",
+                 "cudaMalloc", "cudaMemGetInfo", "cudaMemcpyAsync", "cudaRuntimeGetVersion", "cudaSetDevice",
+                 "cudaStreamBeginCapture", "cudaStreamCreateWithPriority", "cudaStreamDestroy", "cudaStreamEndCapture",
+                 "cudaStreamIsCapturing", "cudaStreamSynchronize", "cudaStreamWaitEvent", "kernel"));
 }
 
 }  // namespace

@@ -68,8 +68,8 @@ TEST_F(DeviceMemory, PinnedMemoryThatIsExhaustedIsNoDeviceMemory) {
   touch(device_->host_memory(), 40 * mib);
   touch(device_->host_memory(), 60 * mib);
   EXPECT_EQ(calls("cudaFreeHost"), 1);
-  EXPECT_THAT(error_of([&] { device_->host_memory().allocate(200 * mib, MemoryUse::workspace); }),
-              AllOf(HasSubstr("out of memory: 209715200 bytes for workspace"), HasSubstr("pins no more")));
+  EXPECT_THAT(error_of([&] { device_->host_memory().allocate(192 * mib, MemoryUse::workspace); }),
+              AllOf(HasSubstr("out of memory: 201326592 bytes for workspace"), HasSubstr("pins no more")));
 }
 
 TEST_F(DeviceMemory, ThatRunsOutWhileADeviceIsOpenedLeavesNothing) {

@@ -56,14 +56,13 @@ TEST_F(MissingDevice, AnArchitectureWithoutKernelsIsNamedWithThoseThatHaveThem) 
   fake_cuda().capability = 61;
   fake_cuda().has_kernels = false;
   const std::string said = opening();
-  EXPECT_THAT(said, StartsWith("Fake GPU, sm_61 cannot run Weft's kernels, which were compiled for " WEFT_ARCHITECTURES));
+  EXPECT_THAT(said,
+              StartsWith("Fake GPU, sm_61 cannot run Weft's kernels, which were compiled for " WEFT_ARCHITECTURES));
   EXPECT_THAT(said, HasSubstr("cudaErrorNoKernelImageForDevice"));
   EXPECT_THAT(said, HasSubstr("Fill<float>"));
 }
 
-TEST_F(MissingDevice, AnIndexThatNobodyHas) {
-  EXPECT_THAT(opening(3), HasSubstr("cudaErrorInvalidDevice"));
-}
+TEST_F(MissingDevice, AnIndexThatNobodyHas) { EXPECT_THAT(opening(3), HasSubstr("cudaErrorInvalidDevice")); }
 
 TEST_F(MissingDevice, ALookAtAllDevicesLeavesTheCurrentOne) {
   fake_cuda().devices = 3;
