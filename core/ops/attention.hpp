@@ -14,6 +14,9 @@ struct HeadLayout {
   std::int64_t width() const { return (heads + 2 * kv_heads) * head_dim; }
 };
 
+/// Of a head, on every backend.
+inline constexpr std::int64_t widest_head = 1024;
+
 /// Strided views [B, T, heads, hd] into a fused projection.
 template <class AnyView>
 struct Heads {
