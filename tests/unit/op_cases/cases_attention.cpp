@@ -220,7 +220,7 @@ std::vector<OpCase> attention_cases() {
       {"odd_wide_head", {1, 30, 75, 2, 2, 113}, {.causal = false}},
       {"head_of_512", {1, 40, 70, 1, 1, 512}, {.q_begin = 30}},
       {"head_of_1024", {1, 37, 37, 1, 1, 1024}, {.p = 0.3f, .fused = true}},
-      {"odd_head_beyond_512", {1, 19, 66, 2, 1, 531}, {.causal = false}},
+      {"odd_head_beyond_512", {1, 19, 35, 1, 1, 531}, {.causal = false}},
       {"more_keys_than_stay_packed", {1, 2, 1030, 2, 1, 256}, {.causal = false}},
       {"more_queries_than_stay_packed", {1, 520, 66, 2, 1, 225}, {.causal = false}},
       {"large", {1, 200, 200, 2, 1, 48}, {.p = 0.3f, .fused = true}},
