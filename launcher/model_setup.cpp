@@ -9,7 +9,9 @@ LmConfig make_lm_config(const ModelOptions& options, std::int64_t seq, std::int6
   config.mixer = options.mixer;
   config.block = options.block == BlockChoice::plain ? BlockStyle::plain : BlockStyle::pre_norm;
   config.norm = options.norm == NormChoice::layer ? NormStyle::layer : NormStyle::rms;
-  config.feed_forward = options.mlp == MlpChoice::gelu ? FeedForwardStyle::gelu : FeedForwardStyle::swiglu;
+  config.feed_forward = options.mlp == MlpChoice::gelu     ? FeedForwardStyle::gelu
+                        : options.mlp == MlpChoice::swiglu ? FeedForwardStyle::swiglu
+                                                           : FeedForwardStyle::boom;
   config.positions = options.positions == PositionChoice::learned  ? PositionStyle::learned
                      : options.positions == PositionChoice::rotary ? PositionStyle::rotary
                                                                    : PositionStyle::none;

@@ -14,7 +14,7 @@ namespace weft {
 
 enum class NormChoice : std::uint8_t { layer, rms };
 enum class BlockChoice : std::uint8_t { pre_norm, plain };
-enum class MlpChoice : std::uint8_t { gelu, swiglu };
+enum class MlpChoice : std::uint8_t { gelu, swiglu, boom };
 enum class PositionChoice : std::uint8_t { learned, rotary, none };
 enum class DataFormatChoice : std::uint8_t { automatic, bytes, u16, u32 };
 enum class SamplerChoice : std::uint8_t { shuffled, streams };
@@ -47,8 +47,8 @@ struct ModelOptions {
   std::int64_t d_model = 384;
   std::int64_t heads = 6;
   std::int64_t kv_heads = 0;  ///< 0: as many as heads
-  std::int64_t d_ff = 0;      ///< 0: 4·d_model for gelu; 8/3·d_model, rounded up to a multiple of 64, for swiglu
-  std::int64_t attention_every = 1;  ///< SRU++: of so many blocks the last attends
+  std::int64_t d_ff = 0;      ///< 0: 4·d_model; 8/3·d_model, rounded up to a multiple of 64, for swiglu
+  std::int64_t attention_every = 1;  ///< SRU++, SHA-RNN: of so many blocks the last attends
   std::int64_t attention_width = 0;  ///< SRU++; 0: an eighth of d_model
   std::int64_t vocab = 0;            ///< 0: what the data or the tokenizer has
   double dropout = 0;

@@ -47,6 +47,8 @@ void check_fit(const Options& o) {
   if (m.positions == PositionChoice::rotary && (m.d_model / m.heads) % 2 != 0)
     fail_user("--heads: found {}, heads of --d-model {} are then {} wide, but rotary positions need an even width",
               m.heads, m.d_model, m.d_model / m.heads);
+  if (m.mlp == MlpChoice::boom && m.d_ff % m.d_model != 0)
+    fail_user("--d-ff: found {}, expected a multiple of --d-model {} for --mlp boom", m.d_ff, m.d_model);
   if (o.train.micro_batch > o.train.batch)
     fail_user("--micro-batch: found {}, expected at most --batch {}", o.train.micro_batch, o.train.batch);
   if (o.schedule.min_lr > o.schedule.lr)
@@ -56,7 +58,7 @@ void check_fit(const Options& o) {
 void resolve(Options& o) {
   ModelOptions& m = o.model;
   if (m.kv_heads == 0) m.kv_heads = m.heads;
-  if (m.d_ff == 0) m.d_ff = m.mlp == MlpChoice::gelu ? 4 * m.d_model : (8 * m.d_model / 3 + 63) / 64 * 64;
+  if (m.d_ff == 0) m.d_ff = m.mlp == MlpChoice::swiglu ? (8 * m.d_model / 3 + 63) / 64 * 64 : 4 * m.d_model;
   if (o.schedule.min_lr < 0) o.schedule.min_lr = o.schedule.lr / 10;
   if (o.schedule.warmup < 0) o.schedule.warmup = std::min<std::int64_t>(100, o.train.steps / 10);
 }

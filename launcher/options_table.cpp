@@ -12,7 +12,7 @@ using namespace option_fields;
 
 constexpr std::array<std::string_view, 2> norm_names = {"layer", "rms"};
 constexpr std::array<std::string_view, 2> block_names = {"pre-norm", "plain"};
-constexpr std::array<std::string_view, 2> mlp_names = {"gelu", "swiglu"};
+constexpr std::array<std::string_view, 3> mlp_names = {"gelu", "swiglu", "boom"};
 constexpr std::array<std::string_view, 3> position_names = {"learned", "rotary", "none"};
 constexpr std::array<std::string_view, 4> format_names = {"auto", "bytes", "u16", "u32"};
 constexpr std::array<std::string_view, 2> sampler_names = {"shuffled", "streams"};
@@ -64,7 +64,7 @@ void add_model(TableMaker& t) {
   auto& ff = t.add("d-ff", "N", "width of the feed-forward layer", tuned);
   integer(ff, {0, 1 << 24}, WEFT_FIELD(model.d_ff));
   ff.shown_default = "4 widths, or 8/3 for swiglu";
-  integer(t.add("attention-every", "N", "srupp: of N blocks the last attends", tuned), {1},
+  integer(t.add("attention-every", "N", "srupp, sha-rnn: of N blocks the last attends", tuned), {1},
           WEFT_FIELD(model.attention_every));
   auto& attention_width = t.add("attention-width", "N", "srupp: width of attention", tuned);
   integer(attention_width, {0}, WEFT_FIELD(model.attention_width));
@@ -75,7 +75,7 @@ void add_model(TableMaker& t) {
   choice(t.add("block", "pre-norm|plain", "norm, mixer, norm, feed-forward with residuals; or the mixer alone", tuned),
          block_names, WEFT_FIELD(model.block));
   choice(t.add("norm", "layer|rms", "normalisation", tuned), norm_names, WEFT_FIELD(model.norm));
-  choice(t.add("mlp", "gelu|swiglu", "feed-forward layer", tuned), mlp_names, WEFT_FIELD(model.mlp));
+  choice(t.add("mlp", "gelu|swiglu|boom", "feed-forward layer", tuned), mlp_names, WEFT_FIELD(model.mlp));
   choice(t.add("positions", "learned|rotary|none", "how positions enter", tuned), position_names,
          WEFT_FIELD(model.positions));
   yes_no(t.add("bias", "", "linear layers have biases (layer norms always)", tuned), WEFT_FIELD(model.bias));

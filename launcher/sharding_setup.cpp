@@ -46,6 +46,9 @@ std::string misfit(const Ranks& ranks, const LayoutOptions& layout, const LmConf
                        config.kv_heads, fitting_tp(config.heads, config.kv_heads));
   if (ranks.tp > config.d_ff)
     return fmt::format("--tp: found {}; --d-ff {} goes over that many ranks or fewer", ranks.tp, config.d_ff);
+  if (config.feed_forward == FeedForwardStyle::boom && ranks.tp > config.d_ff / config.d_model)
+    return fmt::format("--tp: found {}; the {} chunks of --mlp boom go over that many ranks or fewer", ranks.tp,
+                       config.d_ff / config.d_model);
   if (ranks.tp > config.vocab)
     return fmt::format("--tp: found {}; a vocabulary of {} goes over that many ranks or fewer", ranks.tp, config.vocab);
   if (needs.seq > 0 && ranks.sp > needs.seq)

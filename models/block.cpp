@@ -3,8 +3,10 @@
 #include <cmath>
 
 #include "core/ops/activation.hpp"
+#include "core/ops/channels.hpp"
 #include "core/ops/checkpoint.hpp"
 #include "models/registry.hpp"
+#include "parallel/layers/collective_pairs.hpp"
 
 namespace weft {
 namespace {
@@ -16,7 +18,20 @@ double out_deviation(const LmConfig& config) {
   return init_deviation / std::sqrt(2.0 * static_cast<double>(config.layers));
 }
 
+// Whole chunks, whose sum is then a rank's part of the sum over all.
+Range held_boom_units(const BuildContext& build, const LmConfig& config) {
+  const std::int64_t width = config.d_model, chunks = config.d_ff / width;
+  if (config.d_ff % width != 0)
+    fail_user("--d-ff: found {}; boom sums chunks of --d-model {}, a multiple would be right", config.d_ff, width);
+  const int ranks = build.mesh.size(Axis::tp);
+  if (chunks < ranks)
+    fail_user("--tp: {} ranks for the {} chunks of --mlp boom; that or less would be right", ranks, chunks);
+  const Range held = share_of(chunks, ranks, build.mesh.coordinate(Axis::tp));
+  return {held.begin * width, held.end * width};
+}
+
 Range held_units(const BuildContext& build, const LmConfig& config) {
+  if (config.feed_forward == FeedForwardStyle::boom) return held_boom_units(build, config);
   const int ranks = build.mesh.size(Axis::tp);
   if (config.d_ff < ranks) fail_user("--tp: {} ranks for --d-ff {}; that or less would be right", ranks, config.d_ff);
   return share_of(config.d_ff, ranks, build.mesh.coordinate(Axis::tp));
@@ -59,14 +74,22 @@ std::unique_ptr<Mixer> make_mixer(const BuildContext& build, const LmConfig& con
 }  // namespace
 
 FeedForward::FeedForward(const BuildContext& build, const LmConfig& config, double deviation)
-    : style_(config.feed_forward),
+    : style_(config.feed_forward), width_(config.d_model), group_(build),
       up_(build.child(gated(config) ? "gate_up" : "up"), config.d_model, config.d_ff * (gated(config) ? 2 : 1),
-          up_rows(build, config), {config.bias, init_deviation}),
-      down_(build.child("down"), config.d_ff, config.d_model, held_units(build, config), {config.bias, deviation}) {}
+          up_rows(build, config), {config.bias, init_deviation}) {
+  if (style_ != FeedForwardStyle::boom)
+    down_.emplace(build.child("down"), config.d_ff, config.d_model, held_units(build, config),
+                  nn::LinearOptions{config.bias, deviation});
+}
 
 Tensor FeedForward::forward(OpContext& cx, const Tensor& x) const {
-  if (style_ == FeedForwardStyle::gelu) return down_.forward(cx, up_.forward(cx, x, Epilogue::gelu));
-  return down_.forward(cx, ops::swiglu(cx, up_.forward(cx, x)));
+  switch (style_) {
+    case FeedForwardStyle::gelu: return down_->forward(cx, up_.forward(cx, x, Epilogue::gelu));
+    case FeedForwardStyle::swiglu: return down_->forward(cx, ops::swiglu(cx, up_.forward(cx, x)));
+    case FeedForwardStyle::boom:
+      return sum_forward_gather_backward(cx, group_, ops::boom(cx, up_.forward(cx, x), width_));
+  }
+  fail("unknown feed-forward layer");
 }
 
 Block::Block(const BuildContext& build, const LmConfig& config, std::int64_t layer) {

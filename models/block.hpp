@@ -18,7 +18,7 @@ struct ResidualStream {
   ops::ResidualDropout dropout;
 };
 
-/// W_down·GELU(W_up·x), or W_down·(silu(gate)·up) (Shazeer 2020).
+/// W_down·GELU(W_up·x), W_down·(silu(gate)·up) (Shazeer 2020), or the sum of GELU(W_up·x)'s chunks (Merity 2019).
 class FeedForward {
  public:
   FeedForward(const BuildContext& build, const LmConfig& config, double out_deviation);
@@ -26,8 +26,10 @@ class FeedForward {
 
  private:
   FeedForwardStyle style_;
+  std::int64_t width_;
+  TensorGroup group_;
   ColumnLinear up_;
-  RowLinear down_;
+  std::optional<RowLinear> down_;  ///< not in boom
 };
 
 class Block {

@@ -6,7 +6,8 @@
 namespace weft {
 
 enum class NormStyle : std::uint8_t { layer, rms };
-enum class FeedForwardStyle : std::uint8_t { gelu, swiglu };
+/// boom (Merity 2019): the sum of the chunks, as wide as the model, of GELU(W·x); no second matrix.
+enum class FeedForwardStyle : std::uint8_t { gelu, swiglu, boom };
 /// pre_norm: x += mixer(norm(x)), x += feed_forward(norm(x)). plain: x = mixer(x), for mixers with a highway of their own.
 enum class BlockStyle : std::uint8_t { pre_norm, plain };
 enum class PositionStyle : std::uint8_t { learned, rotary, none };
@@ -24,10 +25,10 @@ struct LmConfig {
   std::int64_t d_model = 384;
   std::int64_t heads = 6;
   std::int64_t kv_heads = 6;
-  std::int64_t d_ff = 1536;
-  std::int64_t attention_every = 1;  ///< SRU++: blocks of which the last attends
+  std::int64_t d_ff = 1536;          ///< boom: a multiple of d_model
+  std::int64_t attention_every = 1;  ///< SRU++, SHA-RNN: blocks of which the last attends
   std::int64_t attention_width = 0;  ///< SRU++: width of attention; 0: d_model / 8
-  std::int64_t max_seq = 256;  ///< rows of the learned position table
+  std::int64_t max_seq = 256;        ///< rows of the learned position table
   float dropout = 0;
   float norm_eps = 1e-5f;
   float rotary_theta = 10000;

@@ -7,6 +7,7 @@
 #include "models/mixers/attention.hpp"
 #include "models/mixers/mean.hpp"
 #include "models/mixers/recurrent.hpp"
+#include "models/mixers/sha_rnn.hpp"
 #include "models/mixers/sru.hpp"
 #include "models/mixers/sru_plus_plus.hpp"
 
@@ -28,6 +29,7 @@ constexpr auto table = std::to_array<MixerEntry>({
      .shards_sp = true,
      .whole_rows = true},
     {.name = "qrnn-f", .make = &make_qrnn_f, .positions = PositionStyle::none, .shards_tp = true, .shards_sp = true},
+    {"sha-rnn", &make_sha_rnn, PositionStyle::none},
     {.name = "sru", .make = &make_sru, .positions = PositionStyle::none, .shards_tp = true, .shards_sp = true},
     {.name = "sru-affine",
      .make = &make_sru_affine,

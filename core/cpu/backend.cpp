@@ -28,6 +28,7 @@ void bind(KernelTable& table, std::uint64_t abi_hash, Isa isa) {
   bind_norm(table, isa);
   bind_dropout(table, isa);
   bind_elementwise(table, isa);
+  bind_channels(table, isa);
   bind_embedding(table, isa);
   bind_attention(table, isa);
   bind_optim(table, isa);

@@ -21,6 +21,7 @@ void for_isa(Isa isa, Body&& body) {
 void bind_norm(KernelTable& table, Isa isa);
 void bind_dropout(KernelTable& table, Isa isa);
 void bind_elementwise(KernelTable& table, Isa isa);
+void bind_channels(KernelTable& table, Isa isa);
 void bind_embedding(KernelTable& table, Isa isa);
 void bind_attention(KernelTable& table, Isa isa);
 void bind_optim(KernelTable& table, Isa isa);

@@ -21,7 +21,7 @@ struct AttentionSpec {
 
 struct AttentionKernels {
   /// q[B,Tq,H,hd], k and v[B,Tk,Hkv,hd] strided (the last dim contiguous, so they may be slices of a fused projection),
-  /// H a multiple of Hkv, head sizes to 256; out[B,Tq,H,hd]; lse f32[B,H,Tq] = log Σ exp(scores), may be empty. A query
+  /// H a multiple of Hkv, head sizes to 1024; out[B,Tq,H,hd]; lse f32[B,H,Tq] = log Σ exp(scores), may be empty. A query
   /// that sees no key gives 0 and lse −inf.
   Slot<void(View q, View k, View v, AttentionSpec spec, MutView out, MutView lse)> forward{"attention.forward"};
   /// dq, dk, dv (overwritten, strided like q, k, v) from dout, with probabilities recomputed from lse.

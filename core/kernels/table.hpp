@@ -3,6 +3,7 @@
 #include <cstdint>
 
 #include "core/kernels/attention.hpp"
+#include "core/kernels/channels.hpp"
 #include "core/kernels/collective.hpp"
 #include "core/kernels/dropout.hpp"
 #include "core/kernels/elementwise.hpp"
@@ -26,6 +27,7 @@ struct KernelTable {
   OptimKernels optim;
   ScanKernels scan;
   RecurrentKernels recurrent;
+  ChannelKernels channel;
   CollectiveKernels collective;
   TransferKernels transfer;
 };

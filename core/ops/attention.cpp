@@ -103,6 +103,17 @@ Tensor joined(const Tensor& out) {
   return out.reshaped({shape[0], shape[1], shape[2] * shape[3]});
 }
 
+HeadLayout single_head(const Tensor& memory) { return {1, 1, memory.shape()[2]}; }
+
+/// Queries over rows that are both keys and values.
+Heads<MutView> memory_heads(const Tensor& q, const Tensor& memory) {
+  WEFT_CHECK(q.shape() == memory.shape() && q.shape().rank() == 3, "{} over {}", to_string(q.shape()),
+             to_string(memory.shape()));
+  const std::int64_t b = q.shape()[0], t = q.shape()[1], d = q.shape()[2];
+  const MutView rows = columns(memory.mut(), b, t, d, 0, 1, d);
+  return {columns(q.mut(), b, t, d, 0, 1, d), rows, rows};
+}
+
 Tensor attend_cached(OpContext& cx, const Heads<MutView>& heads, const HeadLayout& layout, KeyValueCache& cache) {
   WEFT_CHECK(!cx.recording(), "a key-value cache has no gradient");
   const std::int64_t capacity = cache.keys.shape()[1], end = cache.length + heads.q.shape[1];
@@ -114,7 +125,8 @@ Tensor attend_cached(OpContext& cx, const Heads<MutView>& heads, const HeadLayou
     return view;
   };
   cx.kernels().elementwise.copy(cx.exec, heads.k, part(cache.keys, cache.length, end));
-  cx.kernels().elementwise.copy(cx.exec, heads.v, part(cache.values, cache.length, end));
+  if (heads.v.data != heads.k.data)
+    cx.kernels().elementwise.copy(cx.exec, heads.v, part(cache.values, cache.length, end));
   AttentionSpec spec = attention_spec(cx, layout, {});
   spec.q_begin = cache.length;
   spec.k_begin = 0;
@@ -157,6 +169,31 @@ Tensor attention(OpContext& cx, const Tensor& q, const Tensor& kv, const HeadLay
                     pass.give(1, std::move(dkv));
                   });
   return y;
+}
+
+Tensor memory_attention(OpContext& cx, const Tensor& q, const Tensor& memory, const AttentionOptions& options) {
+  const AttentionSpec spec = attention_spec(cx, single_head(memory), options);
+  const Heads<MutView> heads = memory_heads(q, memory);
+  const Attended attended = attend(cx, heads, spec);
+  Tensor y = joined(attended.out);
+  if (!cx.recording()) return y;
+  const Costs costs = costs_of(heads, options.causal);
+  cx.tape->record({"attention", {&q, &memory}, {&y}, {}, costs.forward, costs.backward},
+                  [q = q.detached(), memory = memory.detached(), attended, spec](BackwardPass& pass) {
+                    Tensor dq = pass.empty_like(q), as_keys = pass.empty_like(memory);
+                    const Tensor as_values = pass.empty_like(memory);
+                    Heads<MutView> grad = memory_heads(dq, as_keys);
+                    grad.v = memory_heads(dq, as_values).v;
+                    attend_backward(pass.exec(), memory_heads(q, memory), attended, pass.grad(0), spec, grad);
+                    pass.exec().kernels().elementwise.add(pass.exec(), as_keys.view(), as_values.view(), as_keys.mut());
+                    pass.give(0, std::move(dq));
+                    pass.give(1, std::move(as_keys));
+                  });
+  return y;
+}
+
+Tensor memory_attention_cached(OpContext& cx, const Tensor& q, const Tensor& memory, KeyValueCache& cache) {
+  return attend_cached(cx, memory_heads(q, memory), single_head(memory), cache);
 }
 
 Tensor attention_cached(OpContext& cx, const Tensor& qkv, const HeadLayout& layout, KeyValueCache& cache) {

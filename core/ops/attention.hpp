@@ -14,6 +14,9 @@ struct HeadLayout {
   std::int64_t width() const { return (heads + 2 * kv_heads) * head_dim; }
 };
 
+/// Of a head, on every backend.
+inline constexpr std::int64_t widest_head = 1024;
+
 /// Strided views [B, T, heads, hd] into a fused projection.
 template <class AnyView>
 struct Heads {
@@ -40,6 +43,9 @@ Tensor attention(OpContext& cx, const Tensor& qkv, const HeadLayout& layout, con
 Tensor attention(OpContext& cx, const Tensor& q, const Tensor& kv, const HeadLayout& layout,
                  const AttentionOptions& options);
 
+/// One head of queries q [B, T, D] over `memory` [B, T, D], whose rows are both keys and values.
+Tensor memory_attention(OpContext& cx, const Tensor& q, const Tensor& memory, const AttentionOptions& options);
+
 /// Keys and values of the tokens seen so far, [B, capacity, Hkv, hd] each.
 struct KeyValueCache {
   Tensor keys, values;
@@ -51,6 +57,9 @@ struct KeyValueCache {
 Tensor attention_cached(OpContext& cx, const Tensor& qkv, const HeadLayout& layout, KeyValueCache& cache);
 Tensor attention_cached(OpContext& cx, const Tensor& q, const Tensor& kv, const HeadLayout& layout,
                         KeyValueCache& cache);
+
+/// The same of memory_attention: keys and values of the cache are one tensor, [B, capacity, 1, D].
+Tensor memory_attention_cached(OpContext& cx, const Tensor& q, const Tensor& memory, KeyValueCache& cache);
 
 /// Turns the query and key heads of qkv by rotary positions, in place where no one else holds it.
 Tensor rotary(OpContext& cx, Tensor qkv, const HeadLayout& layout, float theta);

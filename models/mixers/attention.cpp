@@ -15,9 +15,9 @@ void check(const MixerOptions& options) {
   if (options.kv_heads < 1 || options.heads % options.kv_heads != 0)
     fail_user("--kv-heads: {} key-value heads do not divide --heads {}", options.kv_heads, options.heads);
   const std::int64_t head_dim = options.d_model / options.heads;
-  if (head_dim > 256)
-    fail_user("--heads: {} heads of {} give heads {} wide, at most 256 is supported", options.heads, options.d_model,
-              head_dim);
+  if (head_dim > ops::widest_head)
+    fail_user("--heads: {} heads of {} give heads {} wide, at most {} is supported", options.heads, options.d_model,
+              head_dim, ops::widest_head);
   if (options.rotary_theta > 0 && head_dim % 2 != 0)
     fail_user("--heads: rotary positions need an even head width, {} heads of {} give {}", options.heads,
               options.d_model, head_dim);

@@ -17,7 +17,7 @@ struct MixerOptions {
   std::int64_t heads = 1;
   std::int64_t kv_heads = 1;
   std::int64_t layer = 0;            ///< which block the mixer stands in
-  std::int64_t attention_every = 1;  ///< SRU++: attention where (layer + 1) mod attention_every = 0
+  std::int64_t attention_every = 1;  ///< SRU++, SHA-RNN: attention where (layer + 1) mod attention_every = 0
   std::int64_t attention_width = 0;  ///< SRU++; 0: d_model / 8
   bool causal = true;
   bool bias = true;

@@ -89,7 +89,8 @@ TEST_F(FiberDevice, NamesWhatIsNotFiniteAndEndsAtTheLimit) {
 }
 
 TEST_F(FiberDevice, TrainsEveryMixerAsTheCpuDoes) {
-  for (const std::string model : {"elman", "gru", "lstm", "mean", "mingru", "minlstm", "qrnn", "sru", "srupp"}) {
+  for (const std::string model :
+       {"elman", "gru", "lstm", "mean", "mingru", "minlstm", "qrnn", "sha-rnn", "sru", "srupp"}) {
     SCOPED_TRACE(model);
     const Words more = {"--model", model, "--steps", "4"};
     const Outcome cpu = train("cpu_" + model, "cpu", more);

@@ -27,6 +27,17 @@ double dot(const float* a, const float* b, std::int64_t begin, std::int64_t end)
 void sum_rows(const float* parts, std::int64_t rows, std::int64_t stride, bool add_to, float* y, std::int64_t begin,
               std::int64_t end);
 
+void channel_gates(const ChannelGateArgs& args, float* gate);
+void channel_gate_slopes(const ChannelGateArgs& args, const float* dgate, float* da, float* db);
+void scale_channels(Elem elem, std::int64_t cols, const void* x, const float* gate, void* y, std::int64_t row_begin,
+                    std::int64_t row_end);
+void scale_channels_backward(Elem elem, std::int64_t cols, const void* x, const float* gate, const void* dy, void* dx,
+                             std::int64_t row_begin, std::int64_t row_end, float* dgate);
+void boom(Elem elem, std::int64_t chunks, std::int64_t cols, const void* x, void* y, std::int64_t row_begin,
+          std::int64_t row_end);
+void boom_backward(Elem elem, std::int64_t chunks, std::int64_t cols, const void* x, const void* dy, void* dx,
+                   std::int64_t row_begin, std::int64_t row_end);
+
 void embedding_forward(const EmbeddingForwardArgs& args, std::int64_t row_begin, std::int64_t row_end);
 void embedding_backward(const EmbeddingBackwardArgs& args, std::int64_t col_begin, std::int64_t col_end);
 void rotary(const RotaryArgs& args, std::int64_t token_begin, std::int64_t token_end, float* turn);

@@ -93,6 +93,13 @@ struct RotaryArgs {
   double direction;                         ///< 1, or −1 for the inverse
 };
 
+/// The gate of each channel, σ(a)·φ(b); see core/kernels/channels.hpp.
+struct ChannelGateArgs {
+  bool tanh;  ///< φ; else the sigmoid
+  std::int64_t cols;
+  const float *a, *b;
+};
+
 struct AdamArgs {
   const float* grad;
   float *value, *m, *v;
@@ -175,6 +182,19 @@ struct VecKernels {
   /// y[c] = (add ? y[c] : 0) + Σ_r parts[r·stride + c], r in order.
   void (*sum_rows)(const float* parts, std::int64_t rows, std::int64_t stride, bool add, float* y, std::int64_t begin,
                    std::int64_t end);
+
+  void (*channel_gates)(const ChannelGateArgs&, float* gate);
+  /// da and db from dgate.
+  void (*channel_gate_slopes)(const ChannelGateArgs&, const float* dgate, float* da, float* db);
+  void (*scale_channels)(Elem, std::int64_t cols, const void* x, const float* gate, void* y, std::int64_t row_begin,
+                         std::int64_t row_end);
+  /// dx = gate·dy; adds this range's Σ x·dy to dgate[cols].
+  void (*scale_channels_backward)(Elem, std::int64_t cols, const void* x, const float* gate, const void* dy, void* dx,
+                                  std::int64_t row_begin, std::int64_t row_end, float* dgate);
+  void (*boom)(Elem, std::int64_t chunks, std::int64_t cols, const void* x, void* y, std::int64_t row_begin,
+               std::int64_t row_end);
+  void (*boom_backward)(Elem, std::int64_t chunks, std::int64_t cols, const void* x, const void* dy, void* dx,
+                        std::int64_t row_begin, std::int64_t row_end);
 
   void (*embedding_forward)(const EmbeddingForwardArgs&, std::int64_t row_begin, std::int64_t row_end);
   void (*embedding_backward)(const EmbeddingBackwardArgs&, std::int64_t col_begin, std::int64_t col_end);

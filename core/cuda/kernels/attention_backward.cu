@@ -11,8 +11,11 @@ namespace weft::cuda::attention {
 namespace {
 
 template <int dim>
-using BackwardPlan =
+using NarrowPlan =
     std::conditional_t<(dim <= 128), Plan<dim, 128, dim <= 96 ? 8 : 16, 64, 64>, Plan<dim, 256, 16, 64, 64>>;
+// Two operands stay in shared memory, of which sm_80 has 163 KiB.
+template <int dim>
+using BackwardPlan = std::conditional_t<(dim <= 256), NarrowPlan<dim>, WidePlan<dim, dim <= 512 ? 32 : 64>>;
 
 // What the backward pass knows of each query, f32[B, H, Tq]: its log-sum-exp times log2 e, +∞ where it sees no key,
 // which makes all its probabilities 0; and δ.

@@ -10,8 +10,10 @@ namespace {
 
 // Tiles of 128 queries are the fastest while there are enough of them.
 template <int dim, bool few_queries>
-using ForwardPlan = std::conditional_t<(dim <= 96), Plan<dim, 128, 8, few_queries ? 64 : 128, 64>,
-                                       Plan<dim, 128, 16, 64, dim == 128 ? 128 : 64>>;
+using NarrowPlan = std::conditional_t<(dim <= 96), Plan<dim, 128, 8, few_queries ? 64 : 128, 64>,
+                                      Plan<dim, 128, 16, 64, dim == 128 ? 128 : 64>>;
+template <int dim, bool few_queries>
+using ForwardPlan = std::conditional_t<(dim <= 256), NarrowPlan<dim, few_queries>, WidePlan<dim, 64>>;
 constexpr std::int64_t enough_blocks = 2 * 132;
 
 template <class T, class P>

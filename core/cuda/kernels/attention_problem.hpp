@@ -138,13 +138,15 @@ struct KeepBits {
 /// Calls body.template operator()<dim>() with the least padded head size that holds `dim`.
 template <class Body>
 void dispatch_dim(std::int64_t dim, Body&& body) {
-  WEFT_CHECK(dim >= 1 && dim <= 256, "attention with heads of {}, 1 to 256 are possible", dim);
+  WEFT_CHECK(dim >= 1 && dim <= 1024, "attention with heads of {}, 1 to 1024 are possible", dim);
   if (dim <= 32) return body.template operator()<32>();
   if (dim <= 64) return body.template operator()<64>();
   if (dim <= 96) return body.template operator()<96>();
   if (dim <= 128) return body.template operator()<128>();
   if (dim <= 192) return body.template operator()<192>();
-  body.template operator()<256>();
+  if (dim <= 256) return body.template operator()<256>();
+  if (dim <= 512) return body.template operator()<512>();
+  body.template operator()<1024>();
 }
 
 }  // namespace weft::cuda::attention

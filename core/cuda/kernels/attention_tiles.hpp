@@ -39,6 +39,10 @@ struct Plan {
   static_assert(rows % down == 0 && cols % across == 0 && rows % tall == 0);
 };
 
+/// Of heads wider than 256, whose rows leave room in shared memory for few of them.
+template <int dim, int cols>
+using WidePlan = Plan<dim, 256, 16, dim <= 512 ? 32 : 16, cols>;
+
 /// A thread's place in the plan's grid. Lanes are numbered such that of four neighbours two have the same row and two the
 /// same column, and a half-warp spans two rows: then its 16-byte reads of either operand are one pass over the banks.
 template <class P>

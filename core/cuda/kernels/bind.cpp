@@ -8,6 +8,7 @@ void bind(KernelTable& table, std::uint64_t abi_hash) {
   bind_norm(table);
   bind_dropout(table);
   bind_elementwise(table);
+  bind_channels(table);
   bind_embedding(table);
   bind_attention(table);
   bind_attention_merge(table);

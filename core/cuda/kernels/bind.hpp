@@ -14,6 +14,7 @@ void bind_collective(KernelTable& table);
 void bind_norm(KernelTable& table);
 void bind_dropout(KernelTable& table);
 void bind_elementwise(KernelTable& table);
+void bind_channels(KernelTable& table);
 void bind_embedding(KernelTable& table);
 void bind_attention(KernelTable& table);
 void bind_attention_merge(KernelTable& table);

@@ -99,6 +99,20 @@ TEST_F(LayoutsTest, AMeshThatAMixerDoesNotGoOverIsRefusedInTheRegistrysWords) {
     }
 }
 
+TEST_F(LayoutsTest, ChunksOfTheBoomLayerOverTensorParallelRanksEqualOneRank) {
+  const int ranks = world().size();
+  if (ranks == 1 || ranks > 4) return;
+  for (const bool shared : {true, false}) {
+    Layout layout;
+    layout.style = Style::boom;
+    layout.mesh = {1, 1, 1, ranks};  // three share four chunks unevenly
+    layout.sharding.tp_sequence = shared;
+    layout.sharding.chunk_rows = 32;
+    layout.micro_batch = shared ? 5 : batch;
+    expect_equal(layout, name_of(layout));
+  }
+}
+
 TEST_F(LayoutsTest, TokensOfALinearRecurrenceOverSequenceParallelRanksEqualOneRank) {
   const int ranks = world().size();
   if (ranks == 1 || ranks > 4) return;
@@ -139,7 +153,7 @@ TEST_F(LayoutsTest, TokensOfARecurrenceThatGoesFromRankToRankInPartsOfTheBatchEq
 }
 
 TEST_F(LayoutsTest, TheReferenceRunLearns) {
-  for (const Style style : {Style::gpt2, Style::llama})
+  for (const Style style : {Style::gpt2, Style::llama, Style::boom})
     EXPECT_GT(alone(style).losses.front() - alone(style).losses.back(), 1.0);
 }
 

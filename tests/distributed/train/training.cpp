@@ -64,7 +64,11 @@ LmConfig config(Style style) {
   lm.vocab = 259;
   lm.max_seq = seq;
   lm.dropout = 0.1f;
-  if (style == Style::gpt2) return lm;
+  if (style == Style::boom) {
+    lm.feed_forward = FeedForwardStyle::boom;
+    lm.d_ff = 4 * lm.d_model;
+  }
+  if (style != Style::llama) return lm;
   lm.norm = NormStyle::rms;
   lm.feed_forward = FeedForwardStyle::swiglu;
   lm.positions = PositionStyle::rotary;
@@ -87,12 +91,13 @@ LmConfig config(const Layout& layout) {
   return lm;
 }
 
-double learning_rate(Style style) { return style == Style::gpt2 ? 3e-3 : 1.5e-3; }
+double learning_rate(Style style) { return style == Style::llama ? 1.5e-3 : 3e-3; }
 
 std::string name_of(const Layout& layout) {
+  constexpr std::array<std::string_view, 3> styles = {"gpt2", "llama", "boom"};
   constexpr std::array<std::string_view, 3> recompute = {"kept", "mixers recomputed", "blocks recomputed"};
   return fmt::format("{} {} dp {} sp {} tp {} {} {} rows {} micro-batch {} zero {} {}",
-                     layout.style == Style::gpt2 ? "gpt2" : "llama", layout.mixer, layout.mesh.dp, layout.mesh.sp,
+                     styles[static_cast<std::size_t>(layout.style)], layout.mixer, layout.mesh.dp, layout.mesh.sp,
                      layout.mesh.tp, layout.sharding.sp_attention == SequenceAttention::ring ? "ring" : "exchange",
                      layout.sharding.tp_sequence ? "shared" : "whole", layout.sharding.chunk_rows, layout.micro_batch,
                      static_cast<int>(layout.zero), recompute[static_cast<std::size_t>(layout.recompute)]);

@@ -10,7 +10,8 @@ namespace weft::test {
 inline constexpr std::int64_t batch = 24, seq = 23;
 inline constexpr int steps = 30;
 
-enum class Style : std::uint8_t { gpt2, llama };
+/// boom: GPT-2 with the Boom layer for its feed-forward.
+enum class Style : std::uint8_t { gpt2, llama, boom };
 
 /// Sizes that few numbers of ranks divide.
 LmConfig config(Style style);

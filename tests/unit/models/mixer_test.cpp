@@ -24,6 +24,12 @@ std::vector<Case> cases() {
       config.mixer = entry.name;
       all.push_back({std::string(entry.name) + "_" + style, config});
     }
+    if (entry.uses_heads) {
+      LmConfig boom = tiny_config();
+      boom.mixer = entry.name;
+      boom.feed_forward = FeedForwardStyle::boom;
+      all.push_back({std::string(entry.name) + "_boom", boom});
+    }
     if (entry.positions != PositionStyle::none) continue;
     LmConfig plain = tiny_config();
     plain.mixer = entry.name;

@@ -65,6 +65,7 @@ std::vector<OpCase> cross_entropy_cases();
 std::vector<OpCase> optim_cases();
 std::vector<OpCase> scan_cases();
 std::vector<OpCase> recurrent_cases();
+std::vector<OpCase> channel_cases();
 
 /// All of them.
 std::vector<OpCase> all_op_cases();
