@@ -11,6 +11,7 @@
 #include "core/base/error.hpp"
 #include "launcher/environment.hpp"
 #include "launcher/placement.hpp"
+#include "parallel/comm/mpi_runtime.hpp"
 
 extern char** environ;
 
@@ -65,6 +66,7 @@ Surroundings look_around() {
   Surroundings around;
   around.topology = read_topology();
   around.root = ::geteuid() == 0;
+  around.has_mpi = !mpi_library().empty();
   winsize size{};
   if (::isatty(STDERR_FILENO) && ::ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0)
     around.terminal_columns = size.ws_col > 0 ? size.ws_col : 80;
@@ -81,14 +83,20 @@ Surroundings look_around() {
 LaunchPlan plan_launch(const LaunchOptions& options, const Surroundings& around,
                        const std::vector<std::string>& program) {
   LaunchPlan plan;
-  const int nodes = nodes_of(around);
+  if (!around.has_mpi && (options.ranks > 1 || !options.hostfile.empty()))
+    fail_user("{}: found {}, but this build has no MPI (WEFT_MPI) and runs one rank",
+              options.hostfile.empty() ? "-n" : "--hostfile",
+              options.hostfile.empty() ? std::to_string(options.ranks) : options.hostfile);
+  const int nodes = around.has_mpi ? nodes_of(around) : 1;
   const bool use_srun = nodes > 1 && around.srun_with_pmix && options.hostfile.empty();
   plan.local = nodes == 1 && options.hostfile.empty();
   if (!options.hostfile.empty() && !std::filesystem::is_regular_file(options.hostfile))
     fail_user("--hostfile: found `{}`, expected a readable file with a host a line", options.hostfile);
 
   const int cores = static_cast<int>(around.topology.cores.size());
-  if (options.ranks > 0)
+  if (!around.has_mpi)
+    plan.ranks = 1;
+  else if (options.ranks > 0)
     plan.ranks = static_cast<int>(options.ranks);
   else if (!options.hostfile.empty())
     fail_user("-n is missing: with --hostfile say how many ranks to start");
@@ -99,7 +107,8 @@ LaunchPlan plan_launch(const LaunchOptions& options, const Surroundings& around,
   const bool user_binds = use_srun && around.has("SLURM_CPU_BIND") && !around.has("SLURM_STEP_ID");
   std::string share = std::to_string(options.cores_per_rank);
   if (plan.local)
-    share = std::to_string(place_ranks(around.topology, plan.ranks, static_cast<int>(options.cores_per_rank)).front().cores);
+    share = std::to_string(
+        place_ranks(around.topology, plan.ranks, static_cast<int>(options.cores_per_rank)).front().cores);
   else if (user_binds)
     share = "0";
   else if (options.cores_per_rank == 0)
@@ -111,7 +120,10 @@ LaunchPlan plan_launch(const LaunchOptions& options, const Surroundings& around,
   plan.variables[launch_variable::job] = around.job;
   if (plan.local) suggest(plan, around, "OMP_NUM_THREADS", share == "0" ? "1" : share);
 
-  if (use_srun) {
+  plan.alone = !around.has_mpi;
+  if (plan.alone) {
+    // Its arguments are all that there is.
+  } else if (use_srun) {
     // srun hands its environment on by itself.
     plan.arguments = {"srun", "--mpi=pmix", "--kill-on-bad-exit=1", fmt::format("--ntasks={}", plan.ranks)};
     if (!user_binds) plan.arguments.push_back("--cpu-bind=none");

@@ -14,6 +14,7 @@ namespace weft {
 struct Surroundings {
   Topology topology;
   bool root = false;
+  bool has_mpi = true;                           ///< this build has MPI; without it one rank runs, by itself
   int terminal_columns = 0;                      ///< of this process's standard error; 0: no terminal
   bool srun_with_pmix = false;                   ///< `srun --mpi=list` names pmix
   std::map<std::string, std::string> variables;  ///< the environment
@@ -29,6 +30,7 @@ struct LaunchPlan {
   std::map<std::string, std::string> variables;  ///< added to the environment
   int ranks = 0;
   bool local = true;       ///< all ranks on this host
+  bool alone = false;      ///< the program is the one rank, which nothing else starts
 };
 
 /// `program`: the rank's command line. Throws UserError for ranks or cores that this host has not, and for a missing

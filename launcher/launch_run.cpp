@@ -210,13 +210,14 @@ void Job::start() {
   if (::read(problem_read.get(), &error, sizeof error) == sizeof error) {
     ::waitpid(starter_, nullptr, 0);
     starter_ = -1;
-    if (error == ENOENT)
+    if (error == ENOENT && !plan_.alone)
       fail("`{}` was not found: install an MPI (Debian: openmpi-bin) or load its module", plan_.arguments.front());
     fail("cannot run `{}`: {}", plan_.arguments.front(), std::strerror(error));
   }
 }
 
 std::vector<pid_t> Job::local_ranks() const {
+  if (plan_.alone) return ended_ ? std::vector<pid_t>() : std::vector{starter_};
   // mpirun's other children are its launch agents (ssh), which must not get signals.
   std::vector<pid_t> ranks;
   for (const pid_t child : children_of(starter_))

@@ -25,13 +25,15 @@ fs::path find_run_tokenizer(const fs::path& checkpoint) {
   return beside.empty() ? tokenizer_in(folder.parent_path().parent_path()) : beside;
 }
 
-void keep_run_tokenizer(const fs::path& run, const fs::path& tokenizer) {
+void check_run_tokenizer(const fs::path& run, const fs::path& tokenizer) {
   for (const std::string_view name : tokenizer_files)
-    if (tokenizer.filename() != name) fs::remove(run / name);
-  if (tokenizer.empty()) return;
-  const fs::path own = run / tokenizer.filename();
-  std::error_code unseen;
-  if (!fs::equivalent(tokenizer, own, unseen)) copy_file_atomic(tokenizer, own);
+    if (const fs::path there = run / name;
+        fs::exists(there) && (tokenizer.filename() != name || !is_same(there, tokenizer)))
+      fail_user("--out: found {}, which is not this run's tokenizer; another folder would be right", there.string());
+}
+
+void keep_run_tokenizer(const fs::path& run, const fs::path& tokenizer) {
+  if (!tokenizer.empty() && tokenizer_in(run).empty()) copy_file_atomic(tokenizer, run / tokenizer.filename());
 }
 
 void check_tokens(const DatasetOptions& data, const fs::path& checkpoint, bool bytes_unless_told) {

@@ -14,7 +14,9 @@ inline constexpr std::int64_t byte_tokens = 256;
 /// The tokenizer's file beside a checkpoint or in its run's folder; empty: there is none.
 std::filesystem::path find_run_tokenizer(const std::filesystem::path& checkpoint);
 
-/// Makes `tokenizer` (empty: none) the one of a run's folder. Atomic; throws IoError.
+/// Throws UserError where a new run's folder holds a tokenizer that is not `tokenizer` (empty: none).
+void check_run_tokenizer(const std::filesystem::path& run, const std::filesystem::path& tokenizer);
+/// Copies `tokenizer` (empty: none) to a run's folder that has none. Atomic; throws IoError.
 void keep_run_tokenizer(const std::filesystem::path& run, const std::filesystem::path& tokenizer);
 
 /// Before training on `data` goes on from a checkpoint. Throws UserError when there is text, which training reads as bytes, and

@@ -29,7 +29,7 @@ class Trainer {
   void take_folder();
   void start_or_resume();
   void open_outputs();
-  void keep_tokenizer() const;
+  std::filesystem::path find_tokenizer() const;
   void open_flight_recorder();
   void read_earlier_rows();
   bool validation_is_due() const;

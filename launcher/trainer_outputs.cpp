@@ -25,6 +25,8 @@ void Trainer::open_flight_recorder() {
 
 void Trainer::open_outputs() {
   const std::string owes = from_first_rank(session_.world(), [&] {
+    const std::filesystem::path tokenizer = find_tokenizer();
+    if (checkpoints_found_ == 0) check_run_tokenizer(options_.run.out, tokenizer);
     folder_ = std::make_unique<RunFolder>(options_.run.out);
     take_folder();
     if (list_checkpoints(checkpoints_).size() != checkpoints_found_)
@@ -34,7 +36,7 @@ void Trainer::open_outputs() {
           options_.run.out);
     folder_->write_config(options_);
     if (!session_.products().device.empty()) folder_->keep_product_table(session_.products());
-    keep_tokenizer();
+    keep_run_tokenizer(folder_->root(), tokenizer);
     seconds_before_ = folder_->open_metrics(state_.step);
     read_earlier_rows();
     return owes_validation_ ? "yes" : "";
@@ -54,13 +56,11 @@ void Trainer::open_outputs() {
   if (state_.step > 0) progress_->note(fmt::format("resumed at step {} from {}", state_.step, started_from_.string()));
 }
 
-// The run's own, so that it can be sampled from wherever its data is.
-void Trainer::keep_tokenizer() const {
+// Kept in the run's folder, so that it can be sampled from wherever its data is.
+std::filesystem::path Trainer::find_tokenizer() const {
   std::error_code unseen;
-  const bool with_data = !data_.tokenizer.empty() && std::filesystem::exists(data_.tokenizer, unseen);
-  keep_run_tokenizer(folder_->root(), with_data               ? data_.tokenizer
-                                      : started_from_.empty() ? std::filesystem::path()
-                                                              : find_run_tokenizer(started_from_));
+  if (!data_.tokenizer.empty() && std::filesystem::exists(data_.tokenizer, unseen)) return data_.tokenizer;
+  return started_from_.empty() ? std::filesystem::path() : find_run_tokenizer(started_from_);
 }
 
 // What the run's earlier starts have measured, and whether the last of them left out a validation.

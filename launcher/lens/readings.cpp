@@ -18,6 +18,7 @@ constexpr std::array textbook = {
     Textbook{"minlstm", "n d²", "log n"},
     Textbook{"qrnn", "n d²", "log n"},
     Textbook{"qrnn-f", "n d²", "log n"},
+    Textbook{"sha-rnn", "n d² + n² d", "n"},
     Textbook{"sru", "n d²", "n"},
     Textbook{"sru-affine", "n d²", "log n"},
     Textbook{"srupp", "n d² + n² d", "n"},

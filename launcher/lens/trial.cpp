@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <array>
+#include <chrono>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <thread>
 #include <tuple>
 
 #include "core/base/clock.hpp"
@@ -94,6 +96,12 @@ MeshSizes SpreadGroup::sizes() const {
 }
 
 std::vector<SpreadGroup::Count> SpreadGroup::counts() const {
+  // The ends of collectives on a device's memory are seen after those who wait for them have gone on.
+  constexpr double patience = 10;  // seconds
+  const auto runs = [&](const ActiveCollective& one) { return one.group->name.starts_with(prefix_); };
+  for (const double begun = seconds_now();
+       std::ranges::any_of(log_.activity().active, runs) && seconds_now() - begun < patience;)
+    std::this_thread::sleep_for(std::chrono::microseconds(100));
   std::vector<Count> counts;
   for (const CollectiveTotals& total : log_.totals()) {
     // What one rank receives another has sent.

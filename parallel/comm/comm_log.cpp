@@ -43,6 +43,12 @@ void CommLog::set_phase(const char* phase, double allowed_seconds) {
   if (recorder_) recorder_->set_phase(phase);
 }
 
+void CommLog::moves() {
+  const double now = seconds_now();
+  const std::lock_guard lock(mutex_);
+  now_.phase_begun = now;
+}
+
 Activity CommLog::activity() const {
   const std::lock_guard lock(mutex_);
   Activity activity = now_;

@@ -70,6 +70,8 @@ class CommLog {
   /// that is longer than the watchdog's time-out (saving a checkpoint, sampling). Each call, of the same name
   /// too, and each set_step() is a sign that the program moves.
   void set_phase(const char* phase, double allowed_seconds = 0);
+  /// The program moves within its phase: others have a reason to wait.
+  void moves();
   Activity activity() const;
 
   std::vector<CollectiveTotals> totals() const;

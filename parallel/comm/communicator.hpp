@@ -47,6 +47,8 @@ class Communicator {
   Priority priority() const { return priority_; }
   /// The members' ranks in the world, in group order.
   const std::vector<int>& members() const { return members_; }
+  /// A sign for those who wait long for this rank's part of a collective: it computes.
+  void working() { log_.moves(); }
   /// The device whose memory it reaches beside the host's; null: none.
   Device* device() const { return device_; }
   /// Whether collectives on device memory can be part of a recorded step (Device::capture).

@@ -95,6 +95,7 @@ TokenRelay::Output TokenRelay::run(OpContext& cx, std::vector<Tensor> inputs, st
     std::vector<Tensor> part;
     for (Split& input : split) part.push_back(input.take(cx, i));
     std::vector<Tensor> before = receive(cx, part.front(), range.size(), cost);
+    group_.working();
     const Output out = recurrence(cx, std::move(part), std::move(before));
     append(hand_on(cx, out, range.size(), cost), range);
   }
@@ -147,6 +148,7 @@ Tensor TokenRelay::hand_on(OpContext& cx, const Output& part, std::int64_t batch
 std::vector<Tensor> TokenRelay::receive_from(ExecContext& exec, int rank, std::int64_t batch) const {
   const Tensor message = Tensor::empty(exec.memory(), {states_ * batch, width_}, DType::f32, MemoryUse::activation);
   group_.recv(message.mut(), rank, 0, message.keep_alive()).wait();
+  group_.working();
   std::vector<Tensor> states;
   for (std::int64_t i = 0; i < states_; ++i) states.push_back(message.slice(i * batch, (i + 1) * batch));
   return states;

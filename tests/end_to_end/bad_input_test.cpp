@@ -55,6 +55,8 @@ TEST_P(BadInputTest, EndsWith2AndOneLineAndWritesNothing) {
   folder.write("empty.txt", "");
   folder.write("short.txt", "abc");
   folder.write("odd.bin", "abc");
+  std::filesystem::create_directory(folder / "model");
+  folder.write("model/tokenizer.json", "{}");
   folder.write("large.bin", std::string("\x01\x00\xff\xff\x01\x00\x02\x00", 8) + std::string(400, '\0'));
   folder.write("file", "x");
   folder.write("latin.cfg", "# a name in Latin-1\nout = b\xfc" "cher\n");
@@ -118,6 +120,9 @@ INSTANTIATE_TEST_SUITE_P(
                     BadInput{"WindowAndSharedRows",
                              launched(train({"--model", "qrnn", "--tp", "2", "--tp-sequence", "on"})),
                              {"--tp-sequence: found on; the mixer qrnn needs all rows of the stream, off would be right"}},
+                    BadInput{"OutputHoldsAnothersTokenizer",
+                             train({"--out", "DIR/model"}),
+                             {"--out: found DIR/model/tokenizer.json, which is not this run's tokenizer"}},
                     BadInput{"OutputIsAFile", train({"--out", "DIR/file"}), {"--out", "DIR/file"}},
                     BadInput{"OutputBelowAFile", launched(train({"--out", "DIR/file/out"})), {"--out", "DIR/file/out"}},
                     BadInput{"ConfigIsMissing", train({"--config", "DIR/no.cfg"}), {"--config", "DIR/no.cfg"}},

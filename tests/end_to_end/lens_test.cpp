@@ -27,11 +27,11 @@ TEST(LensRun, WritesRowsOfEveryAxisAndPlots) {
   std::ifstream file(folder / "out/lens.json");
   std::map<std::string, int> measured;
   for (const auto& row : nlohmann::json::parse(file)) measured[row.at("axis")] += row.contains("misfit") ? 0 : 1;
-  // All go over sp and dp, qrnn over tp (attention has one head); two lengths each.
-  EXPECT_EQ(measured, (std::map<std::string, int>{{"none", 6}, {"sp", 6}, {"tp", 2}, {"dp", 6}}));
+  // All go over all axes, but attention, which has one head, over tp; two lengths each.
+  EXPECT_EQ(measured, (std::map<std::string, int>{{"none", 6}, {"sp", 6}, {"tp", 4}, {"dp", 6}}));
   for (const char* name : {"lens.html", "lens.csv", "speedup-sp-2.svg", "speedup-dp-2.svg", "bytes-sp.svg"})
     EXPECT_TRUE(std::filesystem::exists(folder / ("out/" + std::string(name)))) << name;
-  EXPECT_THAT(outcome.out, HasSubstr("the mixer lstm has all its channels on one rank"));
+  EXPECT_THAT(outcome.out, HasSubstr("--tp: found 2; --heads 1 with --kv-heads 1 go over 1 ranks"));
 }
 
 TEST(LensRun, RefusesMoreRanksThanThereAre) {

@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 
 #include <csignal>
+#include <fstream>
+#include <nlohmann/json.hpp>
 
 #include "fiber_device.hpp"
 
@@ -55,19 +57,39 @@ TEST_F(LinkedRanks, TrainAsTheCpuDoesUnderEverySharding) {
   }
 }
 
-TEST_F(LinkedRanks, RecurrencesOverTensorRanksTrainAsTheCpuDoesByLinksAndThroughTheHost) {
+TEST_F(LinkedRanks, RecurrencesOverTensorOrSequenceRanksTrainAsTheCpuDoesByLinksAndThroughTheHost) {
   for (const std::string model : {"lstm", "srupp"}) {
-    SCOPED_TRACE(model);
-    Words words = {"--dtype", "f32", "--batch", "8", "--model", model};
-    ASSERT_EQ(train(model + "_cpu", "cpu", words).status, 0);
-    const Outcome linked = train_linked(model + "_linked", {"--model", model, "--tp", "2"}, 2);
-    ASSERT_EQ(linked.status, 0) << linked.err;
-    expect_same(model + "_cpu", model + "_linked");
-    words.insert(words.end(), {"--tp", "2", "--gpu-comm", "mpi"});
-    const Outcome staged = train(model + "_staged", "cuda", words, 2);
-    ASSERT_EQ(staged.status, 0) << staged.err;
-    expect_same(model + "_cpu", model + "_staged");
+    const Words same = {"--dtype", "f32", "--batch", "8", "--model", model};
+    ASSERT_EQ(train(model + "_cpu", "cpu", same).status, 0);
+    for (const std::string axis : {"--tp", "--sp"}) {
+      SCOPED_TRACE(model + axis);
+      const Outcome linked = train_linked(model + axis, {"--model", model, axis, "2"}, 2);
+      ASSERT_EQ(linked.status, 0) << linked.err;
+      expect_same(model + "_cpu", model + axis);
+      Words words = same;
+      words.insert(words.end(), {axis, "2", "--gpu-comm", "mpi"});
+      const Outcome staged = train(model + axis + "_staged", "cuda", words, 2);
+      ASSERT_EQ(staged.status, 0) << staged.err;
+      expect_same(model + "_cpu", model + axis + "_staged");
+    }
   }
+}
+
+TEST_F(LinkedRanks, TheLensCountsTheBytesThatTheCpuCounts) {
+  std::map<std::string, nlohmann::json> bytes;
+  for (const std::string device : {"cpu", "cuda"}) {
+    const Outcome outcome = weft(
+        {"launch", "-n",        "2",    "--",      "lens",     "qrnn",       "attention",   "--axes", "sp",
+         "tp",     "--lengths", "16",   "32",      "--widths", "32",         "--sequences", "2",      "--repeats",
+         "1",      "--device",  device, "--dtype", "f32",      "--gpu-comm", "nccl",        "--out",  folder_ / device},
+        links_);
+    ASSERT_EQ(outcome.status, 0) << outcome.err;
+    std::ifstream file(folder_ / (device + "/lens.json"));
+    for (const auto& row : nlohmann::json::parse(file))
+      if (!row.contains("misfit")) bytes[device].push_back(row.at("comm_bytes"));
+  }
+  EXPECT_GT(bytes["cpu"].size(), 6u);
+  EXPECT_EQ(bytes["cuda"], bytes["cpu"]);
 }
 
 TEST_F(LinkedRanks, RecordedStepsWithTheirCollectivesGiveTheBitsOfEagerOnes) {

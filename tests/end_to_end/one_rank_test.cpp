@@ -39,6 +39,40 @@ TEST(OneRank, SaysWhatIsWrongOnceAndHasNoMpi) {
   EXPECT_THAT(doctor.out, HasSubstr("MPI            none: one rank"));
 }
 
+TEST(OneRank, IsWhatLaunchAndTheDemoStart) {
+  const Training launched;
+  Words words = {WEFT_ONE_RANK_PROGRAM, "launch", "--"};
+  const Words train = launched.train({"--steps", "2"});
+  words.insert(words.end(), train.begin() + 1, train.end());
+  const Outcome one = run_program(words);
+  EXPECT_EQ(one.status, 0) << one.err;
+  EXPECT_EQ(launched.last_step(), 2);
+  words.insert(words.begin() + 2, {"-n", "2"});
+  const Outcome two = run_program(words);
+  EXPECT_EQ(two.status, 2);
+  EXPECT_THAT(two.err, HasSubstr("-n: found 2, but this build has no MPI (WEFT_MPI) and runs one rank"));
+  const TemporaryFolder folder;
+  const Outcome demo = run_program({WEFT_ONE_RANK_PROGRAM, "demo", "--out", folder / "demo", "--steps", "2", "--layers",
+                                    "1", "--d-model", "16", "--heads", "2", "--tokens", "5", "--device", "cpu"},
+                                   120);
+  EXPECT_EQ(demo.status, 0) << demo.err;
+  EXPECT_TRUE(std::filesystem::exists(folder / "demo/report.html"));
+}
+
+TEST(OneRank, SavesAndStopsWhenLaunchIsTold) {
+  const Training run;
+  Words words = {WEFT_ONE_RANK_PROGRAM, "launch", "--"};
+  const Words train = run.train({"--steps", "100000"});
+  words.insert(words.end(), train.begin() + 1, train.end());
+  Background job(words, run.folder());
+  ASSERT_TRUE(wait_until([&] { return run.last_step() >= 2 || !job.running(); }));
+  ASSERT_TRUE(job.running()) << job.err();
+  job.signal(SIGTERM);
+  const Outcome outcome = job.wait();
+  EXPECT_EQ(outcome.status, 75) << outcome.err;
+  EXPECT_TRUE(run.nobody_left());
+}
+
 TEST(OneRank, RefusesToBeOneOfMany) {
   const Training training;
   Words words = training.bare_mpirun(2);

@@ -49,6 +49,17 @@ TEST(LaunchPlan, DefaultsToTwoRanksAndToOneAGpu) {
   EXPECT_EQ(plan(gpus, 0).ranks, 4);
 }
 
+TEST(LaunchPlan, WithoutMpiIsOneRankByItself) {
+  Surroundings alone = host(8);
+  alone.has_mpi = false;
+  alone.variables["SLURM_JOB_NUM_NODES"] = "2";
+  const LaunchPlan one = plan(alone, 0);
+  EXPECT_EQ(one.ranks, 1);
+  EXPECT_THAT(one.arguments, ElementsAre("weft", "train"));
+  EXPECT_EQ(one.variables.at("OMP_NUM_THREADS"), "8");
+  EXPECT_THROW(plan(alone, 2), UserError);
+}
+
 TEST(LaunchPlan, CrowdedRanksYieldAndAreNotBound) {
   const LaunchPlan crowded = plan(host(2), 4);
   EXPECT_EQ(crowded.variables.at("OMPI_MCA_mpi_yield_when_idle"), "1");
