@@ -169,6 +169,7 @@ struct LensOptions {
   std::vector<std::string> axes = {"sp", "tp", "dp"};
   std::vector<std::int64_t> rank_counts;  ///< empty: powers of two up to the ranks there are, and these
   std::int64_t repeats = 3;               ///< timed passes
+  std::int64_t recall_steps = 0;          ///< 0: recall is not measured
 };
 
 /// Where a value came from, weakest first.

@@ -147,7 +147,7 @@ void add_layout(TableMaker& t) {
                tuned | for_eval),
          sp_attention_names, WEFT_FIELD(layout.sp_attention));
   auto& parts = t.add("relay-parts", "N", "parts of a batch that a recurrence hands from sp rank to sp rank one by one",
-                      tuned | for_eval);
+                      tuned | for_eval | for_lens);
   integer(parts, {0, 1 << 24}, WEFT_FIELD(layout.relay_parts));
   parts.shown_default = "chosen by its size";
   integer(t.add("pp", "N", "pipeline stages", training), {1, 1 << 24}, WEFT_FIELD(layout.pp));
@@ -293,6 +293,8 @@ void add_others(TableMaker& t) {
   integers(counts, {1, 1 << 24}, WEFT_FIELD(lens.rank_counts));
   counts.shown_default = "2, 4, 8 … and all";
   integer(t.add("repeats", "N", "timed passes; the median counts", for_lens), {1, 1000}, WEFT_FIELD(lens.repeats));
+  integer(t.add("recall", "STEPS", "train each for so many steps on recalling what was said before; 0: not", for_lens),
+          {0, 1 << 20}, WEFT_FIELD(lens.recall_steps));
 
   t.group = "Report";
   text(t.add("run", "DIR", "the run's folder", for_report), WEFT_FIELD(report.run));

@@ -6,12 +6,13 @@
 #include <cmath>
 #include <limits>
 
-#include "launcher/html.hpp"
+#include "launcher/plot_canvas.hpp"
 
 namespace weft {
 namespace {
 
 constexpr int margin_left = 64, margin_right = 16, margin_top = 40, margin_bottom = 46;
+constexpr double title_left = 16, title_base = 20;
 
 struct Range {
   double low = std::numeric_limits<double>::infinity();
@@ -49,7 +50,10 @@ class AxisMap {
   }
   double operator()(double value) const { return from_ + (forward(value) - low_) / (high_ - low_) * (to_ - from_); }
   std::vector<double> ticks(int count) const {
-    return scale_ == AxisScale::log ? log_ticks(range_.low, range_.high) : linear_ticks(range_.low, range_.high, count);
+    if (scale_ == AxisScale::log) return log_ticks(range_.low, range_.high);
+    std::vector<double> ticks = linear_ticks(range_.low, range_.high, count);
+    if (scale_ == AxisScale::counts) std::erase_if(ticks, [](double tick) { return tick != std::round(tick); });
+    return ticks;
   }
 
  private:
@@ -79,23 +83,14 @@ std::vector<PlotPoint> thinned(const std::vector<PlotPoint>& pixels) {
   return result;
 }
 
-std::string path_of(const std::vector<PlotPoint>& pixels) {
-  std::string path;
-  for (std::size_t i = 0; i < pixels.size(); ++i)
-    path += fmt::format("{}{:.1f} {:.1f}", i == 0 ? "M" : "L", pixels[i].x, pixels[i].y);
-  return path;
-}
-
-void draw_series(std::string& out, const Plot& plot, const Series& series, const AxisMap& x, const AxisMap& y) {
+void draw_series(PlotCanvas& canvas, const Plot& plot, const Series& series, const AxisMap& x, const AxisMap& y) {
+  const int color = series.color % static_cast<int>(series_inks.size());
   std::vector<PlotPoint> run;
   const auto flush = [&] {
-    if (run.empty()) return;
-    const char* kind = series.style == SeriesStyle::faint ? "faint" : "line";
     if (run.size() > 1 && series.style != SeriesStyle::dots)
-      out += fmt::format("<path class=\"{} c{}\" d=\"{}\"/>\n", kind, series.color, path_of(thinned(run)));
+      canvas.line(thinned(run), color, series.style == SeriesStyle::faint);
     if (series.style == SeriesStyle::marked || series.style == SeriesStyle::dots || run.size() == 1)
-      for (const PlotPoint& p : run)
-        out += fmt::format("<circle class=\"dot c{}\" cx=\"{:.1f}\" cy=\"{:.1f}\" r=\"3\"/>\n", series.color, p.x, p.y);
+      for (const PlotPoint& point : run) canvas.dot(point, color);
     run.clear();
   };
   for (const PlotPoint& point : series.points) {
@@ -107,41 +102,72 @@ void draw_series(std::string& out, const Plot& plot, const Series& series, const
   flush();
 }
 
-void draw_frame(std::string& out, const Plot& plot, const AxisMap& x, const AxisMap& y) {
-  const int right = plot.width - margin_right, bottom = plot.height - margin_bottom;
+void draw_frame(PlotCanvas& canvas, const Plot& plot, int top, const AxisMap& x, const AxisMap& y) {
+  const double left = margin_left, right = plot.width - margin_right, bottom = plot.height - margin_bottom;
   for (const double tick : y.ticks(6)) {
-    out += fmt::format("<line class=\"grid\" x1=\"{}\" x2=\"{}\" y1=\"{:.1f}\" y2=\"{:.1f}\"/>", margin_left, right,
-                       y(tick), y(tick));
-    out += fmt::format("<text class=\"tick\" x=\"{}\" y=\"{:.1f}\" text-anchor=\"end\">{}</text>\n", margin_left - 8,
-                       y(tick) + 4, tick_label(tick));
+    canvas.rule(RuleKind::grid, {left, y(tick)}, {right, y(tick)});
+    canvas.text({left - 8, y(tick) + 4}, tick_label(tick), TextRole::tick, TextAnchor::end);
   }
   for (const double tick : x.ticks(7)) {
-    out += fmt::format("<line class=\"axis\" x1=\"{:.1f}\" x2=\"{:.1f}\" y1=\"{}\" y2=\"{}\"/>", x(tick), x(tick),
-                       bottom, bottom + 4);
-    out += fmt::format("<text class=\"tick\" x=\"{:.1f}\" y=\"{}\" text-anchor=\"middle\">{}</text>\n", x(tick),
-                       bottom + 18, tick_label(tick));
+    canvas.rule(RuleKind::axis, {x(tick), bottom}, {x(tick), bottom + 4});
+    canvas.text({x(tick), bottom + 18}, tick_label(tick), TextRole::tick, TextAnchor::middle);
   }
-  out += fmt::format("<line class=\"axis\" x1=\"{}\" x2=\"{}\" y1=\"{}\" y2=\"{}\"/>\n", margin_left, right, bottom,
-                     bottom);
-  out += fmt::format("<text class=\"title\" x=\"{}\" y=\"20\">{}</text>\n", margin_left - 48, escape_html(plot.title));
-  out += fmt::format("<text class=\"label\" x=\"{}\" y=\"{}\" text-anchor=\"end\">{}</text>\n", right, plot.height - 8,
-                     escape_html(plot.x_label));
-  out +=
-      fmt::format("<text class=\"label\" transform=\"translate(14 {}) rotate(-90)\" text-anchor=\"middle\">{}</text>\n",
-                  (margin_top + bottom) / 2, escape_html(plot.y_label));
+  canvas.rule(RuleKind::axis, {left, bottom}, {right, bottom});
+  canvas.text({title_left, title_base}, plot.title, TextRole::title, TextAnchor::start);
+  canvas.text({right, plot.height - 8.0}, plot.x_label, TextRole::label, TextAnchor::end);
+  canvas.upright_text({14, (top + bottom) / 2}, plot.y_label, TextRole::label);
 }
 
-void draw_legend(std::string& out, const Plot& plot) {
-  int right = plot.width - margin_right;
-  for (auto series = plot.series.rbegin(); series != plot.series.rend(); ++series) {
-    if (series->name.empty()) continue;
-    const int width = 30 + static_cast<int>(6.6 * static_cast<double>(series->name.size()));
-    right -= width;
-    out += fmt::format("<line class=\"line c{}\" x1=\"{}\" x2=\"{}\" y1=\"16\" y2=\"16\"/>", series->color, right,
-                       right + 16);
-    out += fmt::format("<text class=\"tick\" x=\"{}\" y=\"20\">{}</text>\n", right + 21, escape_html(series->name));
+/// Names of series: right of the title where they fit, else in lines below it.
+class Legend {
+ public:
+  explicit Legend(const Plot& plot) {
+    const double right = plot.width - margin_right;
+    double whole = 0;
+    for (const Series& series : plot.series) whole += width_of(series);
+    const double title_end = title_left + title_letter * static_cast<double>(letters(plot.title)) + title_letter;
+    const bool beside = title_end + whole <= right;
+    double x = beside ? right - whole : title_left, base = beside ? title_base : title_base + line_height;
+    for (const Series& series : plot.series) {
+      if (series.name.empty()) continue;
+      if (!beside && x > title_left && x + width_of(series) > right) {
+        x = title_left;
+        base += line_height;
+      }
+      entries_.push_back({&series, {x, base}});
+      x += width_of(series);
+    }
+    if (!beside) bottom_ = base;
   }
-}
+
+  /// Where the plot's area begins.
+  int top() const { return static_cast<int>(bottom_) + margin_top - static_cast<int>(title_base); }
+
+  void draw(PlotCanvas& canvas) const {
+    for (const auto& [series, at] : entries_) {
+      canvas.line({{at.x, at.y - 4}, {at.x + 16, at.y - 4}}, series->color % static_cast<int>(series_inks.size()),
+                  false);
+      canvas.text({at.x + 21, at.y}, series->name, TextRole::tick, TextAnchor::start);
+    }
+  }
+
+ private:
+  struct Entry {
+    const Series* series;
+    PlotPoint at;
+  };
+  static constexpr double title_letter = 8.2, letter = 6.8, line_height = 18;
+
+  static std::size_t letters(const std::string& text) {
+    return static_cast<std::size_t>(std::ranges::count_if(text, [](char c) { return (c & 0xc0) != 0x80; }));
+  }
+  static double width_of(const Series& series) {
+    return series.name.empty() ? 0 : 30 + letter * static_cast<double>(letters(series.name));
+  }
+
+  std::vector<Entry> entries_;
+  double bottom_ = title_base;
+};
 
 }  // namespace
 
@@ -210,7 +236,7 @@ std::vector<PlotPoint> smoothed(const std::vector<PlotPoint>& points, std::size_
   return result;
 }
 
-std::string plot_svg(const Plot& plot) {
+void draw_plot(const Plot& plot, PlotCanvas& canvas) {
   Range xs, ys;
   for (const Series& series : plot.series) {
     for (const PlotPoint& point : series.points) {
@@ -219,45 +245,13 @@ std::string plot_svg(const Plot& plot) {
       ys.include(point.y);
     }
   }
+  const Legend legend(plot);
   AxisMap x(xs, plot.x_scale, margin_left, plot.width - margin_right);
-  AxisMap y(ys, plot.y_scale, plot.height - margin_bottom, margin_top);
+  AxisMap y(ys, plot.y_scale, plot.height - margin_bottom, legend.top());
   y.pad(0.05, plot.y_scale != AxisScale::linear_from_zero);
-  std::string out = fmt::format(
-      "<svg class=\"plot\" xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {} {}\" role=\"img\" "
-      "aria-label=\"{}\">\n",
-      plot.width, plot.height, escape_html(plot.title));
-  draw_frame(out, plot, x, y);
-  for (const Series& series : plot.series) draw_series(out, plot, series, x, y);
-  draw_legend(out, plot);
-  return out + "</svg>\n";
-}
-
-std::string plot_file(const Plot& plot) {
-  std::string svg = plot_svg(plot);
-  svg.insert(svg.find('\n') + 1, fmt::format("<style>{} svg{{background:var(--paper)}}</style>\n", plot_style()));
-  return svg;
-}
-
-std::string_view plot_style() {
-  return R"(
-:root{--paper:#fff;--ink:#1c2330;--soft:#5b6575;--rule:#e3e7ee;
---c0:#2463d6;--c1:#e0662b;--c2:#1f9a6c;--c3:#8a4fd0;--c4:#c23a6b;--c5:#8a7a1e}
-@media (prefers-color-scheme:dark){:root{
---paper:#14181f;--ink:#e6eaf1;--soft:#9aa5b5;--rule:#2a313c;
---c0:#6ea0ff;--c1:#ff9a62;--c2:#4fcf9d;--c3:#b98cf5;--c4:#f07ba3;--c5:#d3c25a}}
-.plot{font:12px system-ui,sans-serif}
-.plot text{fill:var(--soft)}
-.plot .title{fill:var(--ink);font-size:14px;font-weight:600}
-.plot .tick{font-variant-numeric:tabular-nums}
-.plot .grid{stroke:var(--rule)}
-.plot .axis{stroke:var(--soft)}
-.plot .line{fill:none;stroke-width:1.8;stroke-linejoin:round}
-.plot .faint{fill:none;stroke-width:1;opacity:.3}
-.plot .c0{stroke:var(--c0)}.plot .c1{stroke:var(--c1)}.plot .c2{stroke:var(--c2)}
-.plot .c3{stroke:var(--c3)}.plot .c4{stroke:var(--c4)}.plot .c5{stroke:var(--c5)}
-.plot .dot.c0{fill:var(--c0)}.plot .dot.c1{fill:var(--c1)}.plot .dot.c2{fill:var(--c2)}
-.plot .dot.c3{fill:var(--c3)}.plot .dot.c4{fill:var(--c4)}.plot .dot.c5{fill:var(--c5)}
-)";
+  draw_frame(canvas, plot, legend.top(), x, y);
+  for (const Series& series : plot.series) draw_series(canvas, plot, series, x, y);
+  legend.draw(canvas);
 }
 
 }  // namespace weft

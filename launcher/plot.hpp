@@ -1,8 +1,8 @@
-// Line plots as SVG.
+// Line plots as SVG and PNG.
 #pragma once
 #include <cstdint>
+#include <optional>
 #include <string>
-#include <string_view>
 #include <vector>
 
 namespace weft {
@@ -23,10 +23,15 @@ struct Series {
   std::string name;               ///< for the legend; empty: none
   std::vector<PlotPoint> points;  ///< ascending x; points that are not finite (or not positive on a log axis) are gaps
   SeriesStyle style = SeriesStyle::line;
-  int color = 0;  ///< index into the palette of six
+  int color = 0;  ///< of a palette of twelve, over and over
 };
 
-enum class AxisScale : std::uint8_t { linear, linear_from_zero, log };
+enum class AxisScale : std::uint8_t {
+  linear,
+  linear_from_zero,
+  counts,  ///< linear, with ticks at whole numbers alone
+  log
+};
 
 struct Plot {
   std::string title;
@@ -43,8 +48,10 @@ struct Plot {
 std::string plot_svg(const Plot& plot);
 /// A file of its own, style included.
 std::string plot_file(const Plot& plot);
+/// As PNG on light paper, `scale` pixels a unit; nothing where the system has no libcairo.so.2.
+std::optional<std::string> plot_png(const Plot& plot, double scale = 2);
 /// CSS of the plots, for light and dark.
-std::string_view plot_style();
+std::string plot_style();
 
 /// At most about `count` round numbers that span [low, high]: steps of 1, 2 or 5 times a power of ten.
 std::vector<double> linear_ticks(double low, double high, int count);

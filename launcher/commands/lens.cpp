@@ -70,7 +70,9 @@ LensSpec spec_of(const Options& options, int ranks) {
   for (const std::string& name : options.lens.axes)
     if (const Axis axis = axis_of(name); !spec.ranks.empty() && std::ranges::find(spec.axes, axis) == spec.axes.end())
       spec.axes.push_back(axis);
+  spec.relay_parts = options.layout.relay_parts;
   spec.repeats = options.lens.repeats;
+  spec.recall_steps = options.lens.recall_steps;
   spec.seed = options.run.seed;
   for (const std::string& model : spec.models) find_mixer(model);
   return spec;
@@ -92,6 +94,8 @@ ExitStatus run_lens(const Options& options) {
       if (session.main_rank()) say_error(options.command, "stopped by a signal; nothing was written");
       return ExitStatus::stopped;
     }
+    constexpr double patience_seconds = 600;
+    log.set_phase("report", patience_seconds);
     from_first_rank(session.world(), [&] {
       const std::filesystem::path page = write_lens(*result, options.run.out);
       if (options.run.json)

@@ -65,10 +65,10 @@ class Bench {
         const std::string& model, std::int64_t width)
       : worker_(worker), spec_(spec), groups_(groups), config_(lens_config(model, width)) {
     for (const auto& group : groups)
-      specimens_.push_back(
-          group->member() && lens_misfit(config_, group->sizes(), {0, 0}).empty()
-              ? std::make_unique<Specimen>(worker.engine, group->mesh(), config_, spec.compute, spec.seed)
-              : nullptr);
+      specimens_.push_back(group->member() && lens_misfit(config_, group->sizes(), {0, 0}).empty()
+                               ? std::make_unique<Specimen>(worker.engine, group->mesh(), config_, spec.compute,
+                                                            spec.seed, spec.relay_parts)
+                               : nullptr);
   }
 
   /// A row for each group. Groups take turns, pass by pass, while the other ranks wait. False where a rank wants to stop.
@@ -138,7 +138,7 @@ double LensRow::bytes_per_token(std::string_view group) const {
 }
 
 std::optional<LensResult> measure_lens(const Worker& worker, const LensSpec& spec, const LensHooks& hooks) {
-  LensResult result{worker.engine.description(), spec, {}, {}};
+  LensResult result{worker.engine.description(), spec, {}, {}, {}};
   const bool first_rank = worker.mesh.world().rank() == 0;
   const auto say = [&](std::size_t done, std::size_t total, const std::string& next) {
     if (first_rank && hooks.progress) hooks.progress(done, total, next);
@@ -166,6 +166,11 @@ std::optional<LensResult> measure_lens(const Worker& worker, const LensSpec& spe
     }
   }
   say(total, total, "");
+  if (spec.recall_steps > 0) {
+    auto recalls = measure_recall(worker, {spec.models, spec.recall_steps, spec.compute, spec.seed}, hooks);
+    if (!recalls) return std::nullopt;
+    result.recalls = std::move(*recalls);
+  }
   worker.log.set_phase("end");
   worker.mesh.world().barrier().wait();
   return result;

@@ -10,6 +10,7 @@
 #include "core/base/dtype.hpp"
 #include "core/tensor/slice.hpp"
 #include "launcher/lens/prediction.hpp"
+#include "launcher/lens/recall.hpp"
 #include "launcher/plot.hpp"
 #include "launcher/session.hpp"
 
@@ -22,7 +23,9 @@ struct LensSpec {
   std::vector<std::int64_t> batches{1};  ///< sequences, ascending
   std::vector<Axis> axes;                ///< over which ranks are spread: dp, sp, tp
   std::vector<int> ranks;                ///< numbers of them above 1, ascending, up to those of the world
+  std::int64_t relay_parts = 0;          ///< of a batch, where a recurrence goes from rank to rank; 0: chosen
   std::int64_t repeats = 3;              ///< timed passes of each spread, in turns; the median counts
+  std::int64_t recall_steps = 0;         ///< training steps of the recall task; 0: it is left out
   DType compute = DType::f32;
   std::uint64_t seed = 1;
 };
@@ -90,14 +93,7 @@ struct LensResult {
   LensSpec spec;
   std::vector<LensRow> rows;           ///< by model, width, length, batch, spread
   std::vector<GradientReach> reaches;  ///< one a model, at the smallest width and the greatest length
-};
-
-/// How a measurement talks to whoever waits for it.
-struct LensHooks {
-  /// Measurements done, measurements in all, and what comes next; on rank 0 alone.
-  std::function<void(std::size_t, std::size_t, const std::string&)> progress;
-  /// Asked on each rank after each pass: one that says yes stops all.
-  std::function<bool()> stop = [] { return false; };
+  std::vector<RecallCurve> recalls;    ///< one a model, where asked for
 };
 
 /// Collective over the worker's world. The result is whole on rank 0 alone; nothing where a rank stopped it. Throws UserError

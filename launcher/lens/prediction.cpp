@@ -27,8 +27,12 @@ PassSpeed fit_speed(std::span<const MeasuredPass> passes) {
 }
 
 double predicted_seconds(const PassSpeed& speed, const LinkSpeed& link, const RankLoad& load) {
-  return speed.seconds_per_flop * load.work + speed.seconds_per_level * load.span +
-         link.seconds_per_start * load.starts + link.seconds_per_byte * load.bytes;
+  double seconds = speed.seconds_per_flop * load.work + speed.seconds_per_level * load.span +
+                   link.seconds_per_start * load.starts + link.seconds_per_byte * load.bytes;
+  if (const RelayLoad& relay = load.relay; relay.parts > 0)
+    seconds += speed.seconds_per_level * (relay.parts - 1) * relay.span +
+               speed.seconds_per_flop * (load.ranks - 1) * relay.work / relay.parts;
+  return seconds;
 }
 
 }  // namespace weft

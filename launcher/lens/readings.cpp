@@ -87,12 +87,18 @@ Reading levels(const LensResult& result) {
 Reading least_levels(const LensResult& result) {
   const auto least_span = [](const LensRow& row) { return row.span_min(); };
   Reading reading = reading_over_length(result, "span_min", "Fewest levels possible", "levels", least_span);
-  const auto [least, greatest] = extremes(result, least_span);
-  reading.text = fmt::format(
-      "{}A scan over {} tokens needs no more than its logarithm, so {} could do with {:.0f} levels; {} still waits "
-      "through {:.0f}.",
-      growth(result, least_span), result.spec.lengths.back(), least, longest(result, least).span_min(), greatest,
-      longest(result, greatest).span_min());
+  std::vector<std::string> fewer, whole;
+  for (const std::string& model : result.spec.models) {
+    const LensRow& row = longest(result, model);
+    // A recurrence's backward pass is affine in the gradient that travels back: half of its levels can always go.
+    if (row.span_min() < row.span() / 4)
+      fewer.push_back(fmt::format("{} could do with {:.0f} of its {:.0f}", model, row.span_min(), row.span()));
+    else
+      whole.push_back(fmt::format("{} needs {:.0f} of {:.0f}", model, row.span_min(), row.span()));
+  }
+  fewer.insert(fewer.end(), whole.begin(), whole.end());
+  reading.text =
+      fmt::format("{}At {} tokens {}.", growth(result, least_span), result.spec.lengths.back(), fmt::join(fewer, ", "));
   return reading;
 }
 
@@ -142,9 +148,12 @@ Reading batch_gain(const LensResult& result) {
   reading.plot.y_scale = AxisScale::linear_from_zero;
   const auto [least, greatest] = extremes(result, gain);
   reading.text = fmt::format(
-      "At {} tokens {} does {:.2f} times the tokens a second with {} at a time, {} {:.2f} times: what waits from step "
-      "to step fills its steps with other sequences, what has all tokens at once is full already.",
-      spec.lengths.back(), greatest, gain(longest(result, greatest)), full, least, gain(longest(result, least)));
+      "At {} tokens {} does {:.2f} times the tokens a second with {} at a time, {} {:.2f} times. At {} tokens these "
+      "are "
+      "{:.2f} and {:.2f} times.",
+      spec.lengths.back(), greatest, gain(longest(result, greatest)), sequences(full), least,
+      gain(longest(result, least)), spec.lengths.front(), over_length(result, greatest, gain).front().y,
+      over_length(result, least, gain).front().y);
   return reading;
 }
 
@@ -184,7 +193,7 @@ Reading speedup(const LensResult& result, Axis axis, std::int64_t batch, const s
   reading.plot = {.title = fmt::format("Speed-up over {} ranks, {} of {} tokens", name_of(axis), sequences(batch), seq),
                   .x_label = "ranks; dots are measured, lines predicted",
                   .y_label = "times one rank",
-                  .x_scale = AxisScale::linear,
+                  .x_scale = AxisScale::counts,
                   .y_scale = AxisScale::linear_from_zero,
                   .series = {}};
   int color = 0;
@@ -212,7 +221,7 @@ Reading speedup(const LensResult& result, Axis axis, std::int64_t batch, const s
                                : fmt::format("With the {} over {} ranks, as fast as one rank: {}.", shared_out(axis),
                                              most, fmt::join(words, ", "));
   if (!whole.empty())
-    reading.text += fmt::format(" {} {} not go over {} here: more ranks gain nothing.", listed(whole),
+    reading.text += fmt::format(" {} {} not go over {} here: more ranks gain it nothing.", listed(whole),
                                 whole.size() == 1 ? "does" : "do", name_of(axis));
   return reading;
 }
@@ -228,7 +237,7 @@ Reading traffic(const LensResult& result, Axis axis, int ranks) {
                   .y_scale = AxisScale::log,
                   .series = {}};
   int color = 0;
-  std::vector<std::string> words;
+  std::vector<std::string> words, powers;
   for (const std::string& model : result.spec.models) {
     std::vector<PlotPoint> points;
     for (const LensRow& row : result.rows)
@@ -237,14 +246,15 @@ Reading traffic(const LensResult& result, Axis axis, int ranks) {
         points.push_back({static_cast<double>(row.seq), row.bytes_per_token(group)});
     if (!points.empty()) {
       reading.plot.series.push_back({model, points, SeriesStyle::marked, color});
-      const std::string power =
-          points.size() > 1 ? fmt::format(", to the power of {:.2f} of the length", fitted_exponent(points)) : "";
-      words.push_back(fmt::format("{} {:.3g} bytes{}", model, points.back().y, power));
+      words.push_back(fmt::format("{} {:.4g}", model, points.back().y));
+      if (points.size() > 1) powers.push_back(fmt::format("{} {:.2f}", model, fitted_exponent(points)));
     }
     ++color;
   }
-  reading.text = fmt::format("Sent by all ranks for each token of {} tokens: {}.", result.spec.lengths.back(),
-                             fmt::join(words, "; "));
+  reading.text = fmt::format("Bytes that all ranks send for a token at {} tokens: {}.", result.spec.lengths.back(),
+                             fmt::join(words, ", "));
+  if (!powers.empty())
+    reading.text += fmt::format(" They go with the length to the power of: {}.", fmt::join(powers, ", "));
   return reading;
 }
 
@@ -270,6 +280,29 @@ Reading gradient_reach(const LensResult& result) {
                         : fmt::format("{} has less than a millionth after {:.0f}", one.model, gone->x));
   }
   reading.text = fmt::format("Of the last token's output, at the initial weights: {}.", fmt::join(words, "; "));
+  return reading;
+}
+
+Reading recall(const LensResult& result) {
+  Reading reading{"recall", {}, {}};
+  reading.plot = {.title = fmt::format("Recall after {} training steps", result.spec.recall_steps),
+                  .x_label = "tokens since it was said",
+                  .y_label = "part of answers that are right",
+                  .x_scale = AxisScale::log,
+                  .y_scale = AxisScale::linear_from_zero,
+                  .series = {}};
+  int color = 0;
+  std::vector<std::string> words;
+  for (const RecallCurve& curve : result.recalls) {
+    reading.plot.series.push_back({curve.model, curve.accuracy, SeriesStyle::marked, color++});
+    if (!curve.accuracy.empty())
+      words.push_back(
+          fmt::format("{} {:.0f}% ({:.0f}% of all)", curve.model, 100 * curve.accuracy.back().y, 100 * curve.mean));
+  }
+  reading.text = fmt::format(
+      "Each was trained on the same sequences and then asked for values that keys were given before. Of what was said "
+      "longest ago it gets right: {}; guessing gets {:.0f}%.",
+      fmt::join(words, ", "), 100 * recall_by_chance());
   return reading;
 }
 
@@ -310,6 +343,7 @@ std::vector<Reading> readings(const LensResult& result) {
     }
   all.push_back(memory(result));
   all.push_back(gradient_reach(result));
+  if (!result.recalls.empty()) all.push_back(recall(result));
   return all;
 }
 

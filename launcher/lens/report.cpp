@@ -152,6 +152,8 @@ std::filesystem::path write_lens(const LensResult& result, const std::filesystem
   std::string figures;
   for (const Reading& reading : readings(result)) {
     write_file_atomic(folder / (reading.file + ".svg"), plot_file(reading.plot));
+    if (const std::optional<std::string> png = plot_png(reading.plot))
+      write_file_atomic(folder / (reading.file + ".png"), *png);
     figures += fmt::format("<figure>{}<figcaption>{}</figcaption></figure>\n", plot_svg(reading.plot),
                            escape_html(reading.text));
   }

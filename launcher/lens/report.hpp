@@ -17,7 +17,7 @@ std::string format_lens(const LensResult& result);
 /// null, and `misfit` says why.
 nlohmann::json lens_json(const LensResult& result);
 
-/// Writes lens.json, lens.csv, lens.html and each plot as SVG into `folder`; returns the page's path. Throws IoError.
+/// Writes lens.json, lens.csv, lens.html and each plot as SVG, and as PNG where the system has cairo, into `folder`; returns the page's path. Throws IoError.
 std::filesystem::path write_lens(const LensResult& result, const std::filesystem::path& folder);
 
 }  // namespace weft

@@ -31,9 +31,10 @@ std::string lens_misfit(const LmConfig& config, const MeshSizes& sizes, LensShap
   return layout_misfit(sizes, {}, config, {shape.seq, shape.batch});
 }
 
-Specimen::Specimen(Engine& engine, Mesh& mesh, const LmConfig& config, DType compute, std::uint64_t seed)
+Specimen::Specimen(Engine& engine, Mesh& mesh, const LmConfig& config, DType compute, std::uint64_t seed,
+                   std::int64_t relay_parts)
     : engine_(engine), mesh_(mesh), config_(config), compute_(compute), seed_(seed),
-      sharding_(plan_sharding({}, config, {}, mesh)) {
+      sharding_(plan_sharding({.relay_parts = relay_parts}, config, {}, mesh)) {
   MixerOptions options;
   options.d_model = config.d_model;
   options.heads = config.heads;

@@ -28,7 +28,9 @@ std::string lens_misfit(const LmConfig& config, const MeshSizes& sizes, LensShap
 class Specimen {
  public:
   /// Collective over the mesh. Initial values are the same under any mesh. Throws UserError where the mixer cannot be built.
-  Specimen(Engine& engine, Mesh& mesh, const LmConfig& config, DType compute, std::uint64_t seed);
+  /// `relay_parts`: see ShardingOptions.
+  Specimen(Engine& engine, Mesh& mesh, const LmConfig& config, DType compute, std::uint64_t seed,
+           std::int64_t relay_parts = 0);
 
   /// This rank's rows of a normal [batch, seq, width] tensor that is the same under any mesh: as the residual stream lies.
   Tensor random(LensShape shape, std::string_view name) const;

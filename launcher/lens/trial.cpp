@@ -37,6 +37,27 @@ PassCost cost_of(const Tape& tape, Pass pass) {
   return {totals.flops, totals.span, totals.span_min};
 }
 
+/// What lies between the first part's beginning and the last part's end, waiting apart.
+RelayLoad relay_of(const Tape& tape, Pass pass) {
+  const auto& entries = tape.ledger().entries();
+  const auto relayed = [&](const CostLedger::Entry& entry) {
+    return entry.pass == pass && (entry.op == "join_batch" || entry.op == "split_batch");
+  };
+  const auto first = std::ranges::find_if(entries, relayed);
+  const auto last = std::find_if(entries.rbegin(), entries.rend(), relayed).base();
+  RelayLoad relay;
+  if (first == entries.end()) return relay;
+  for (auto entry = first; entry != last; ++entry) {
+    if (entry->pass != pass) continue;
+    if (entry->op == "join_batch") ++relay.parts;
+    if (relayed(*entry) || entry->op == "relay_hand_on" || entry->op == "relay_receive") continue;
+    relay.work += entry->cost.flops;
+    relay.span += entry->cost.depth;
+  }
+  relay.span /= relay.parts;
+  return relay;
+}
+
 /// What came between two counts.
 void add_traffic(const std::vector<SpreadGroup::Count>& before, const std::vector<SpreadGroup::Count>& after,
                  bool backward, RankLoad& load, std::vector<Traffic>& traffic) {
@@ -174,8 +195,9 @@ void Trial::run(Timing timing) {
   ranks.barrier().wait();
   const auto at_end = group_.counts();
 
-  forward_load_ = {forward_.work, forward_.span, 0, 0};
-  backward_load_ = {backward_.work, backward_.span, 0, 0};
+  const double relay_ranks = group_.spread().ranks;
+  forward_load_ = {forward_.work, forward_.span, 0, 0, relay_of(tape, Pass::forward), relay_ranks};
+  backward_load_ = {backward_.work, backward_.span, 0, 0, relay_of(tape, Pass::backward), relay_ranks};
   traffic_.clear();
   add_traffic(at_start, between, false, forward_load_, traffic_);
   add_traffic(between, at_end, true, backward_load_, traffic_);
@@ -188,17 +210,18 @@ void Trial::run(Timing timing) {
 void Trial::report(LensRow& row) {
   Communicator& ranks = group_.ranks();
   const auto sums = over_ranks<2>(ranks, {forward_.work, backward_.work}, ReduceOp::sum);
-  const auto most = over_ranks<13>(
-      ranks,
-      {forward_.span, forward_.span_min, backward_.span, backward_.span_min, static_cast<double>(activation_bytes_),
-       forward_load_.work, forward_load_.span, forward_load_.starts, forward_load_.bytes, backward_load_.work,
-       backward_load_.span, backward_load_.starts, backward_load_.bytes},
-      ReduceOp::max);
-  row.forward = {sums[0], most[0], most[1]};
-  row.backward = {sums[1], most[2], most[3]};
-  row.activation_bytes = static_cast<std::uint64_t>(most[4]);
-  row.forward_load = {most[5], most[6], most[7], most[8]};
-  row.backward_load = {most[9], most[10], most[11], most[12]};
+  const auto spread_out = [&](const PassCost& own, const RankLoad& load, double work, PassCost& cost, RankLoad& most) {
+    const RelayLoad& relay = load.relay;
+    const auto of = over_ranks<8>(
+        ranks, {own.span, own.span_min, load.work, load.starts, load.bytes, relay.parts, relay.work, relay.span},
+        ReduceOp::max);
+    most = {of[2], of[0], of[3], of[4], {of[5], of[6], of[7]}, load.ranks};
+    cost = {work, of[0], of[1]};
+  };
+  spread_out(forward_, forward_load_, sums[0], row.forward, row.forward_load);
+  spread_out(backward_, backward_load_, sums[1], row.backward, row.backward_load);
+  row.activation_bytes =
+      static_cast<std::uint64_t>(over_ranks<1>(ranks, {static_cast<double>(activation_bytes_)}, ReduceOp::max)[0]);
   row.forward_ms = median(forward_ms_);
   row.backward_ms = median(backward_ms_);
   row.traffic = sum_traffic(ranks, traffic_);

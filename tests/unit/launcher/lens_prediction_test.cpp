@@ -44,5 +44,30 @@ TEST(PredictedSeconds, AddsWorkLevelsStartsAndBytes) {
   EXPECT_DOUBLE_EQ(predicted_seconds({0.01, 0.2}, {}, {100, 10, 0, 0}), 3.0);
 }
 
+TEST(PredictedSeconds, WaitsForTheRanksBeforeInARelay) {
+  // 60·0.01 + 32·0.2 = 7, of which 20 levels are waiting; a second part's levels 10·0.2 = 2; two ranks before work a turn of
+  // 20·0.01 = 0.2 each.
+  const RankLoad load{60, 32, 0, 0, {.parts = 2, .work = 40, .span = 10}, 3};
+  EXPECT_DOUBLE_EQ(predicted_seconds({0.01, 0.2}, {}, load), 7 + 2 + 2 * 0.2);
+}
+
+struct RelayGain {
+  double ranks, parts;
+};
+
+class PipelinedRelay : public testing::TestWithParam<RelayGain> {};
+
+TEST_P(PipelinedRelay, GainsRanksTimesPartsOverTurns) {
+  const auto [ranks, parts] = GetParam();
+  const PassSpeed speed{0.01, 0};
+  const double one = predicted_seconds(speed, {}, {.work = 600});
+  const double all = predicted_seconds(
+      speed, {}, {.work = 600 / ranks, .relay = {.parts = parts, .work = 600 / ranks}, .ranks = ranks});
+  EXPECT_NEAR(one / all, ranks * parts / (parts + ranks - 1), 1e-12);
+}
+
+INSTANTIATE_TEST_SUITE_P(Table, PipelinedRelay,
+                         testing::Values(RelayGain{1, 1}, RelayGain{2, 1}, RelayGain{2, 4}, RelayGain{4, 12}));
+
 }  // namespace
 }  // namespace weft

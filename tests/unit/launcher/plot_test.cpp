@@ -1,5 +1,6 @@
 #include "launcher/plot.hpp"
 
+#include <dlfcn.h>
 #include <gmock/gmock.h>
 
 #include <cmath>
@@ -98,6 +99,54 @@ TEST(Plot, SmoothingKeepsAFallingLineInPlace) {
   line[20].y = nan;
   EXPECT_TRUE(std::isnan(smoothed(line, 8)[20].y));
   EXPECT_FALSE(std::isnan(smoothed(line, 8)[21].y));
+}
+
+TEST(Plot, LegendStaysInsideAndAboveTheLines) {
+  Plot plot{.title = "A title that takes up most of the width of a plot", .x_label = "", .y_label = "", .series = {}};
+  for (int i = 0; i < 14; ++i) plot.series.push_back({"a-long-name-" + std::to_string(i), {{0, 1}, {1, 2}}});
+  const std::string svg = plot_svg(plot);
+  static const std::regex text(R"re(<text class="tick" x="([\d.]+)" y="([\d.]+)" text-anchor="start">)re");
+  double lowest = 0;
+  std::size_t entries = 0;
+  for (std::sregex_iterator match(svg.begin(), svg.end(), text), end; match != end; ++match, ++entries) {
+    EXPECT_LT(std::stod((*match)[1]) + 60, plot.width);
+    EXPECT_GT(std::stod((*match)[2]), 20) << "on the title";
+    lowest = std::max(lowest, std::stod((*match)[2]));
+  }
+  EXPECT_EQ(entries, 14u);
+  static const std::regex grid(R"re(<line class="grid" [^>]*y1="([\d.]+)")re");
+  for (std::sregex_iterator match(svg.begin(), svg.end(), grid), end; match != end; ++match)
+    EXPECT_GT(std::stod((*match)[1]), lowest);
+}
+
+TEST(Plot, EveryColourOfASeriesHasAStyle) {
+  Plot plot{.title = "", .x_label = "", .y_label = "", .series = {}};
+  for (int i = 0; i < 20; ++i) plot.series.push_back({"", {{0, 1}, {1, 2}}, SeriesStyle::line, i});
+  const std::string svg = plot_svg(plot), style = plot_style();
+  static const std::regex color(R"re(class="line (c\d+)")re");
+  for (std::sregex_iterator match(svg.begin(), svg.end(), color), end; match != end; ++match)
+    EXPECT_THAT(style, HasSubstr(".plot ." + (*match)[1].str() + "{stroke"));
+}
+
+TEST(Plot, PngHasTheSizeAndTheLinesOfThePlot) {
+  Plot plot{.title = "p", .x_label = "x", .y_label = "y", .series = {}};
+  plot.series.push_back({"s", {{0, 1}, {1, 2}}, SeriesStyle::marked});
+  const std::optional<std::string> png = plot_png(plot, 1.5);
+  void* cairo = dlopen("libcairo.so.2", RTLD_NOW | RTLD_LOCAL);
+  ASSERT_EQ(png.has_value(), cairo != nullptr);
+  if (!png) return;
+  ASSERT_GT(png->size(), 24u);
+  EXPECT_EQ(png->substr(0, 8), "\x89PNG\r\n\x1a\n");
+  const auto number = [&](std::size_t at) {
+    std::uint32_t value = 0;
+    for (std::size_t i = 0; i < 4; ++i) value = value << 8 | static_cast<unsigned char>((*png)[at + i]);
+    return value;
+  };
+  EXPECT_EQ(number(16), 930u);
+  EXPECT_EQ(number(20), 510u);
+  EXPECT_EQ(plot_png(plot, 1.5), png);
+  plot.series[0].points[1].y = 3;
+  EXPECT_NE(plot_png(plot, 1.5), png);
 }
 
 TEST(Html, EscapesMarkupAndBrokenText) {
