@@ -9,14 +9,18 @@
 
 namespace weft {
 
+std::int64_t evaluated_windows(const EvalWindows& windows, const EvaluationOptions& options) {
+  if (options.max_targets == 0) return windows.count();
+  return std::min(windows.count(), (options.max_targets + windows.seq() - 1) / windows.seq());
+}
+
 std::optional<EvaluationResult> evaluate(const Worker& worker, const LanguageModel& model, const EvalWindows& windows,
                                          const EvaluationOptions& options, const std::function<bool()>& stop,
                                          const std::function<void(std::int64_t, std::int64_t)>& progress) {
   Communicator& all = worker.mesh.comm({Axis::pp, Axis::dp, Axis::sp, Axis::tp});
   const int replicas = worker.mesh.size(Axis::dp);
   const std::int64_t seq = windows.seq();
-  std::int64_t count = windows.count();
-  if (options.max_targets > 0) count = std::min(count, (options.max_targets + seq - 1) / seq);
+  const std::int64_t count = evaluated_windows(windows, options);
   std::int64_t at_a_time = options.micro_batch;
   if (at_a_time == 0)
     at_a_time = std::clamp<std::int64_t>((count + replicas - 1) / replicas, 1,

@@ -23,6 +23,9 @@ struct EvaluationResult {
   std::optional<double> bits_per_byte;  ///< where the bytes are known
 };
 
+/// The windows that are evaluated: the first of `windows` that hold max_targets.
+std::int64_t evaluated_windows(const EvalWindows& windows, const EvaluationOptions& options);
+
 /// Collective over all ranks of the mesh. `stop` is polled: when it is true on any rank, all give up and nothing is
 /// returned. `progress` (may be empty) gets windows done and windows in all.
 std::optional<EvaluationResult> evaluate(const Worker& worker, const LanguageModel& model, const EvalWindows& windows,

@@ -2,6 +2,8 @@
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 
+#include <bit>
+#include <cmath>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
@@ -139,6 +141,52 @@ TEST_F(Import, TrainsOnFromTheWeightsOnAnyMesh) {
   ASSERT_EQ(outcome.status, 0) << outcome.err;
   ASSERT_EQ(run_weft({"export", folder_ / "tuned", "--out", folder_ / "again"}).status, 0);
   EXPECT_EQ(tensors_of(folder_ / "again/model.safetensors"), tensors_of(folder_ / "theirs/model.safetensors"));
+}
+
+// An IEEE half: sign, 5 bits of exponent, 10 of fraction.
+float value_of_half(std::uint16_t bits) {
+  const int exponent = (bits >> 10) & 31, fraction = bits & 1023;
+  const float size = exponent == 0 ? std::ldexp(static_cast<float>(fraction), -24)
+                                   : std::ldexp(static_cast<float>(1024 + fraction), exponent - 25);
+  return bits & 0x8000 ? -size : size;
+}
+
+TEST_F(Import, ReadsEveryKindOfHalf) {
+  const std::string theirs = exported({"--model", "llama", "--vocab", "1200"});
+  json header;
+  std::vector<std::uint16_t> halves;
+  std::map<std::string, std::size_t> first;
+  const SafetensorsReader reader(theirs + "/model.safetensors");
+  for (const SafetensorsEntry& entry : reader.entries()) {
+    first[entry.name] = halves.size();
+    // In this order all 65536 come, subnormal numbers and both zeros among them.
+    for (std::int64_t i = 0; i < entry.shape.numel(); ++i) {
+      const auto bits = static_cast<std::uint16_t>(halves.size() * 40503);
+      halves.push_back((bits & 0x7c00) == 0x7c00 ? 0x8001 : bits);
+    }
+    const auto sizes = entry.shape.sizes();
+    header[entry.name] = {{"dtype", "F16"},
+                          {"shape", std::vector<std::int64_t>(sizes.begin(), sizes.end())},
+                          {"data_offsets", {2 * first[entry.name], 2 * halves.size()}}};
+  }
+  const std::string text = header.dump();
+  const std::uint64_t length = text.size();
+  fs::remove(theirs + "/model.safetensors");
+  std::ofstream(theirs + "/model.safetensors", std::ios::binary)
+      .write(reinterpret_cast<const char*>(&length), sizeof length)
+      .write(text.data(), static_cast<std::streamsize>(length))
+      .write(reinterpret_cast<const char*>(halves.data()), static_cast<std::streamsize>(2 * halves.size()));
+  const Outcome outcome = import(theirs);
+  ASSERT_EQ(outcome.status, 0) << outcome.err;
+  ASSERT_EQ(run_weft({"export", folder_ / "own", "--out", folder_ / "again"}).status, 0);
+  const SafetensorsReader again(folder_ / "again/model.safetensors");
+  for (const SafetensorsEntry& entry : again.entries()) {
+    const auto* values = again.view(entry.name).as<float>();
+    for (std::int64_t i = 0; i < entry.shape.numel(); ++i) {
+      const std::uint16_t bits = halves[first.at(entry.name) + static_cast<std::size_t>(i)];
+      ASSERT_EQ(std::bit_cast<std::uint32_t>(values[i]), std::bit_cast<std::uint32_t>(value_of_half(bits))) << bits;
+    }
+  }
 }
 
 TEST_F(Import, ReadsShardsHalvesAndNamesWithoutPrefix) {
