@@ -333,6 +333,14 @@ TEST_F(Import, AConfigurationThatTheModelWouldNotFollowIsRefused) {
            {"rope_parameters", {{"rope_type", "linear"}}, "`rope_parameters.rope_type`: found \"linear\""},
            {"hidden_act", "gelu", "`hidden_act`: found \"gelu\", \"silu\" would be right"},
            {"attention_bias", true, "`attention_bias`: found true, false would be right"},
+           {"rope_scaling", {{"factor", 4}}, "`rope_scaling.factor`: found 4, a rope_type"},
+           {"rope_parameters", {{"full_attention", {{"rope_theta", 1e4}}}}, "`rope_parameters.full_attention`"},
+           {"sliding_window", 16, "`sliding_window`: found 16, null would be right"},
+           {"layer_types", {"sliding_attention"}, "`layer_types`: found [\"sliding_attention\"]"},
+           {"mlp_bias", true, "`mlp_bias`: found true"},
+           {"architectures", {"LlamaForSequenceClassification"}, "[\"LlamaForCausalLM\"] would be right"},
+           {"auto_map", {{"AutoModel", "mine.Model"}}, "`auto_map`: found"},
+           {"rms_norm_eps", 2, "`rms_norm_eps`: found 2, a number above 0, 1 at most"},
            {"head_dim", 8, "`head_dim`: found 8"},
            {"num_attention_heads", 0, "`num_attention_heads`: found 0"},
            {"num_key_value_heads", 3, "`num_key_value_heads`: found 3"},
@@ -351,6 +359,40 @@ TEST_F(Import, AConfigurationThatTheModelWouldNotFollowIsRefused) {
   expect_refused(theirs, HasSubstr("config.json: not a JSON object"));
   fs::remove(config);
   expect_refused(theirs, HasSubstr("config.json"));
+}
+
+TEST_F(Import, DropoutsThatDifferAreTakenAsNoneAndSaid) {
+  const std::string theirs = exported({"--model", "gpt2"});
+  json config = read_json(theirs + "/config.json");
+  EXPECT_EQ(config.at("attn_pdrop"), 0.1);
+  ASSERT_EQ(import(theirs).lines(), Words{});
+  EXPECT_THAT(content_of(folder_ / "own/config.cfg"), HasSubstr("dropout = 0.1"));
+  fs::remove_all(folder_ / "own");
+  config["attn_pdrop"] = 0;
+  std::ofstream(theirs + "/config.json") << config.dump();
+  const Outcome outcome = import(theirs);
+  EXPECT_EQ(outcome.status, 0);
+  EXPECT_THAT(outcome.lines(),
+              ElementsAre(AllOf(HasSubstr("config.json: `resid_pdrop` 0.1"),
+                                HasSubstr("`attn_pdrop` 0: Weft drops with one probability, taken is 0"))));
+  EXPECT_THAT(content_of(folder_ / "own/config.cfg"), HasSubstr("dropout = 0\n"));
+}
+
+TEST_F(Import, TrainingOnWithWhatTheTensorsDoNotShowIsRefused) {
+  ASSERT_EQ(
+      import(exported({"--model", "llama", "--kv-heads", "1", "--rotary-theta", "50000", "--norm-eps", "1e-6"})).status,
+      0);
+  for (const auto& [option, value, message] :
+       {std::tuple{"--rotary-theta", "10000", "--rotary-theta: found 10000, the model of "},
+        {"--norm-eps", "1e-5", "--norm-eps: found 1e-05"},
+        {"--positions", "none", "--positions: found none"},
+        {"--heads", "4", "--heads: found 4"}}) {
+    const Outcome outcome = run_weft({"train", "--config", folder_ / "own/config.cfg", "--resume", folder_ / "own",
+                                      "--out", folder_ / "tuned", "--data", run_.folder() / "data.txt", option, value});
+    EXPECT_EQ(outcome.status, 2);
+    EXPECT_THAT(outcome.lines(), ElementsAre(HasSubstr(message)));
+    EXPECT_FALSE(fs::exists(folder_ / "tuned"));
+  }
 }
 
 TEST_F(Import, WeightsThatAreNotTheModelsAreRefused) {
