@@ -8,18 +8,14 @@
 #include "parallel/layers/sequence_attention.hpp"
 
 namespace weft {
-namespace {
-
-std::int64_t windows_to_take(const EvaluationOptions& options, const EvalWindows& windows) {
+std::int64_t evaluated_windows(const EvalWindows& windows, const EvaluationOptions& options) {
   if (options.max_targets == 0) return windows.count();
   return std::min(windows.count(), (options.max_targets + windows.seq() - 1) / windows.seq());
 }
 
-}  // namespace
-
 std::int64_t sequences_at_a_time(const EvaluationOptions& options, const EvalWindows& windows, int replicas) {
   if (options.micro_batch > 0) return options.micro_batch;
-  const std::int64_t share = (windows_to_take(options, windows) + replicas - 1) / replicas;
+  const std::int64_t share = (evaluated_windows(windows, options) + replicas - 1) / replicas;
   return std::clamp<std::int64_t>(share, 1, std::max<std::int64_t>(1, tokens_at_a_time / windows.seq()));
 }
 
@@ -29,7 +25,7 @@ std::optional<EvaluationResult> evaluate(const Worker& worker, const LanguageMod
   Communicator& all = worker.mesh.comm({Axis::pp, Axis::dp, Axis::sp, Axis::tp});
   const int replicas = worker.mesh.size(Axis::dp);
   const std::int64_t seq = windows.seq();
-  const std::int64_t count = windows_to_take(options, windows);
+  const std::int64_t count = evaluated_windows(windows, options);
   const std::int64_t at_a_time = sequences_at_a_time(options, windows, replicas);
   const std::int64_t round = at_a_time * replicas;
 

@@ -23,6 +23,8 @@ struct EvaluationResult {
   std::optional<double> bits_per_byte;  ///< where the bytes are known
 };
 
+/// The windows that are evaluated: the first of `windows` that hold max_targets.
+std::int64_t evaluated_windows(const EvalWindows& windows, const EvaluationOptions& options);
 /// Sequences that each of `replicas` takes at a time of `windows`.
 std::int64_t sequences_at_a_time(const EvaluationOptions& options, const EvalWindows& windows, int replicas);
 

@@ -94,6 +94,9 @@ std::vector<HuggingFaceTensor> llama_tensors(const LmConfig& c) {
   return list.take();
 }
 
+// As the user wrote it: 1e-6, not what a float makes of it in a double.
+double decimal(float value) { return std::stod(fmt::format("{}", value)); }
+
 }  // namespace
 
 std::vector<HuggingFaceTensor> hugging_face_tensors(const LmConfig& config) {
@@ -114,10 +117,10 @@ nlohmann::json hugging_face_config(const LmConfig& c, DType dtype) {
             {"n_layer", c.layers},
             {"n_head", c.heads},
             {"n_inner", c.d_ff},
-            {"layer_norm_epsilon", c.norm_eps},
-            {"resid_pdrop", c.dropout},
-            {"embd_pdrop", c.dropout},
-            {"attn_pdrop", c.dropout},
+            {"layer_norm_epsilon", decimal(c.norm_eps)},
+            {"resid_pdrop", decimal(c.dropout)},
+            {"embd_pdrop", decimal(c.dropout)},
+            {"attn_pdrop", decimal(c.dropout)},
             {"tie_word_embeddings", c.tied},
             {"bos_token_id", nullptr},
             {"eos_token_id", nullptr},
@@ -133,8 +136,8 @@ nlohmann::json hugging_face_config(const LmConfig& c, DType dtype) {
           {"num_key_value_heads", c.kv_heads},
           {"head_dim", c.d_model / c.heads},
           {"intermediate_size", c.d_ff},
-          {"rms_norm_eps", c.norm_eps},
-          {"rope_theta", c.rotary_theta},
+          {"rms_norm_eps", decimal(c.norm_eps)},
+          {"rope_theta", decimal(c.rotary_theta)},
           {"attention_bias", false},
           {"mlp_bias", false},
           {"tie_word_embeddings", c.tied},

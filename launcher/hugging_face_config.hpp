@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "launcher/options.hpp"
 
@@ -10,7 +11,8 @@ namespace weft {
 
 struct HuggingFaceModel {
   ModelOptions model;
-  std::int64_t seq = 0;  ///< the longest sequence
+  std::int64_t seq = 0;            ///< the longest sequence
+  std::vector<std::string> notes;  ///< what was not taken as it stands, though the model computes the same
 };
 
 /// GPT2LMHeadModel or LlamaForCausalLM, of transformers 4 and 5. Throws UserError, one line with file, field, what was found and

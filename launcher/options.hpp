@@ -128,6 +128,10 @@ struct RunOptions {
   bool json = false;
 };
 
+struct EvalOptions {
+  std::string logits;  ///< file for them; empty: none
+};
+
 struct SampleOptions {
   std::string checkpoint;  ///< a checkpoint's folder, or a run's folder (its latest)
   std::string prompt = "\n";
@@ -184,6 +188,7 @@ struct Options {
   ScheduleOptions schedule;
   LayoutOptions layout;
   RunOptions run;
+  EvalOptions eval;
   SampleOptions sample;
   TokenizeOptions prepare;
   ImportOptions import;

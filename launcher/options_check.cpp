@@ -3,11 +3,14 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
 
 #include "core/base/error.hpp"
+#include "launcher/options_table.hpp"
+#include "models/registry.hpp"
 
 namespace weft {
 namespace {
@@ -61,6 +64,20 @@ void resolve(Options& o) {
   if (m.d_ff == 0) m.d_ff = m.mlp == MlpChoice::swiglu ? (8 * m.d_model / 3 + 63) / 64 * 64 : 4 * m.d_model;
   if (o.schedule.min_lr < 0) o.schedule.min_lr = o.schedule.lr / 10;
   if (o.schedule.warmup < 0) o.schedule.warmup = std::min<std::int64_t>(100, o.train.steps / 10);
+}
+
+void check_same_model(const Options& now, const Options& before, std::string_view where) {
+  constexpr std::array<std::string_view, 9> names = {"mixer", "block",    "norm",     "mlp",         "positions",
+                                                     "heads", "kv-heads", "norm-eps", "rotary-theta"};
+  const bool heads = find_mixer(now.model.mixer).uses_heads;
+  const bool rotary = now.model.positions == PositionChoice::rotary;
+  for (const OptionRow& row : option_table()) {
+    if (std::ranges::find(names, row.name) == names.end()) continue;
+    if ((!heads && row.name.ends_with("heads")) || (!rotary && row.name == "rotary-theta")) continue;
+    const std::string found = row.write(now).front(), right = row.write(before).front();
+    if (found != right)
+      fail_user("--{}: found {}, the model of {} has {}; the same would be right", row.name, found, where, right);
+  }
 }
 
 void check_needed(const Options& o) {

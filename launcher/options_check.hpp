@@ -11,4 +11,8 @@ void resolve(Options& options);
 /// Throws UserError when resolved values do not fit together.
 void check_fit(const Options& options);
 
+/// Throws UserError, naming the first, when an option differs that changes what a model of the same tensors computes. `where` is
+/// the checkpoint that was made with `before`.
+void check_same_model(const Options& now, const Options& before, std::string_view where);
+
 }  // namespace weft

@@ -241,6 +241,9 @@ void add_others(TableMaker& t) {
        WEFT_FIELD(sample.checkpoint));
   text(t.add("from", "PATH", "a Hugging Face folder, or a safetensors file beside its config.json", for_import),
        WEFT_FIELD(import.from));
+  auto& logits = t.add("logits", "FILE", "write tokens, targets and logits to this safetensors file, too", for_eval);
+  text(logits, WEFT_FIELD(eval.logits));
+  logits.shown_default = "no";
   text(t.add("prompt", "TEXT", "what the text begins with", for_sample | for_demo), WEFT_FIELD(sample.prompt));
   t.rows.back().shown_default = "a line break";
   integer(t.add("tokens", "N", "to generate", for_sample | for_demo), {1}, WEFT_FIELD(sample.tokens));

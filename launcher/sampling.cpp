@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "core/base/philox.hpp"
+#include "launcher/logits.hpp"
 
 namespace weft {
 
@@ -58,7 +59,8 @@ void sample_tokens(Engine& engine, Communicator& group, const LanguageModel& mod
   const bool unbounded = model.unbounded();
   restart(unbounded ? static_cast<std::int64_t>(text.size()) : std::max<std::int64_t>(1, window - 1));
   for (std::int64_t drawn = 0; drawn < options.tokens; ++drawn) {
-    if (!unbounded && static_cast<std::int64_t>(text.size()) - base > window) restart(std::max<std::int64_t>(1, window / 2));
+    if (!unbounded && static_cast<std::int64_t>(text.size()) - base > window)
+      restart(std::max<std::int64_t>(1, window / 2));
     const std::int64_t count = static_cast<std::int64_t>(text.size()) - base - seen;
     const Tensor tokens = Tensor::empty(memory, {1, count}, DType::i32, MemoryUse::activation);
     const auto& transfer = engine.exec().kernels().transfer;
@@ -68,11 +70,8 @@ void sample_tokens(Engine& engine, Communicator& group, const LanguageModel& mod
     const Tensor hidden = model.hidden(cx, tokens, &states);
     seen += count;
     const Tensor last = hidden.window((count - 1) * width, {1, width});
-    const Tensor logits = model.logits(cx, last);
-    const Tensor wide = Tensor::empty(memory, {1, vocab}, DType::f32, MemoryUse::activation);
-    engine.exec().kernels().elementwise.copy(engine.exec(), logits.view(), wide.mut());
     std::vector<float> row(static_cast<std::size_t>(vocab));
-    transfer.download(engine.exec(), wide.view(), MutView(row.data(), {1, vocab}, DType::f32));
+    logits_on_host(engine, model, cx, last, row);
     const double u = uniform(philox_word(key, static_cast<std::uint64_t>(drawn)));
     std::int32_t said[2] = {0, 0};  // the token, and whether to go on
     if (group.rank() == 0) {

@@ -10,6 +10,7 @@
 #include "launcher/environment.hpp"
 #include "launcher/evaluation.hpp"
 #include "launcher/memory_prediction.hpp"
+#include "launcher/options_check.hpp"
 #include "launcher/run_tokenizer.hpp"
 #include "launcher/sharding_setup.hpp"
 #include "launcher/signals.hpp"
@@ -128,6 +129,8 @@ void Trainer::start_or_resume() {
     return;
   }
   const CheckpointIndex index = read_index(session_.world(), started_from_);
+  const Options before = parse_config("train", index.config, started_from_.string());
+  check_same_model(options_, before, started_from_.string());
   // Imported weights: nothing was trained here yet, so that data, seed and optimizer are this run's.
   const bool trained = index.state.epoch_samples > 0;
   from_first_rank(session_.world(), [&] {
@@ -147,9 +150,9 @@ void Trainer::start_or_resume() {
         "--seq, "
         "--sampler and, with streams, --batch would be right",
         started_from_.string(), index.state.epoch_samples, sampler_->epoch_samples());
-  const DTypeChoice before = parse_config("train", index.config, started_from_.string()).run.dtype;
-  if (session_.main_rank() && before != DTypeChoice::automatic && before != options_.run.dtype)
-    log_warning("{} was trained in {}, from here on it is {} (--dtype)", started_from_.string(), name_of(before),
+  const DTypeChoice dtype = before.run.dtype;
+  if (session_.main_rank() && dtype != DTypeChoice::automatic && dtype != options_.run.dtype)
+    log_warning("{} was trained in {}, from here on it is {} (--dtype)", started_from_.string(), name_of(dtype),
                 name_of(options_.run.dtype));
   state_ = index.state;
   if (started_from_.parent_path() == checkpoints_) saved_step_ = state_.step;

@@ -3,8 +3,9 @@
 
 #include <cmath>
 
+#include "core/io/atomic_file.hpp"
 #include "launcher/data_setup.hpp"
-#include "launcher/evaluation.hpp"
+#include "launcher/logits.hpp"
 #include "launcher/run_tokenizer.hpp"
 #include "launcher/signals.hpp"
 
@@ -36,7 +37,15 @@ Dataset open_eval_data(const Options& options, const SavedModel& saved) {
   return open_dataset(dataset);
 }
 
+void check_logits(const std::filesystem::path& file, int ranks) {
+  if (file.empty()) return;
+  if (ranks > 1) fail_user("--logits: found {} ranks, one would be right: they are of whole sequences", ranks);
+  if (std::filesystem::is_directory(file)) fail_user("--logits: {} is a folder; a file would be right", file.string());
+  make_output_folder(std::filesystem::absolute(file).parent_path(), "--logits");
+}
+
 ExitStatus eval_checkpoint(const Options& options, Session& session) {
+  check_logits(options.eval.logits, session.mpi().size());
   const SavedModel saved = load_saved_model(session, options.sample.checkpoint, options.layout);
   const Dataset data = open_eval_data(options, saved);
   if (data.valid.empty()) fail_user("--valid-fraction: found 0, so there is no validation data; give --valid FILE");
@@ -58,6 +67,9 @@ ExitStatus eval_checkpoint(const Options& options, Session& session) {
               seq);
   const auto result = evaluate(session.worker(), *saved.built->model, windows, how, [] { return stop_signal() != 0; });
   if (!result) return ExitStatus::stopped;
+  if (!options.eval.logits.empty() && !write_logits(options.eval.logits, session.worker(), *saved.built->model, windows,
+                                                    how, [] { return stop_signal() != 0; }))
+    return ExitStatus::stopped;
   if (!session.main_rank()) return ExitStatus::done;
   if (options.run.json) {
     nlohmann::json row = {{"checkpoint", saved.folder.string()},

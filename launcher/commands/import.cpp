@@ -69,7 +69,8 @@ ExitStatus import_model(const Options& options, MpiRuntime& mpi, CommLog& log) {
   if (!fs::exists(from)) fail_user("{}: no such file or folder", from.string());
   check_free(out);
   const fs::path from_folder = fs::is_directory(from) ? from : from.parent_path();
-  const Options trained = training_options(read_model(from_folder));
+  const HuggingFaceModel theirs = read_model(from_folder);
+  const Options trained = training_options(theirs);
   const LmConfig config = make_lm_config(trained.model, trained.train.seq, 0);
   const HuggingFaceWeights weights(from);
   const std::vector<HuggingFaceTensor> tensors = hugging_face_tensors(config);
@@ -98,7 +99,10 @@ ExitStatus import_model(const Options& options, MpiRuntime& mpi, CommLog& log) {
     fmt::print("{}\n{} parameters of {}, {} of {} tokens{}\n", out.string(), built->store.global_numel(), from.string(),
                trained.model.name, config.vocab,
                found.tokenizer ? fmt::format(", {} tokenizer", found.tokenizer->kind()) : "");
-  if (!options.run.quiet && !found.tokenizer) log_warning("{}", found.hint);
+  if (!options.run.quiet) {
+    for (const std::string& note : theirs.notes) log_warning("{}: {}", (from_folder / "config.json").string(), note);
+    if (!found.tokenizer) log_warning("{}", found.hint);
+  }
   return ExitStatus::done;
 }
 

@@ -2,6 +2,8 @@
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 
+#include <bit>
+#include <cmath>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
@@ -139,6 +141,52 @@ TEST_F(Import, TrainsOnFromTheWeightsOnAnyMesh) {
   ASSERT_EQ(outcome.status, 0) << outcome.err;
   ASSERT_EQ(run_weft({"export", folder_ / "tuned", "--out", folder_ / "again"}).status, 0);
   EXPECT_EQ(tensors_of(folder_ / "again/model.safetensors"), tensors_of(folder_ / "theirs/model.safetensors"));
+}
+
+// An IEEE half: sign, 5 bits of exponent, 10 of fraction.
+float value_of_half(std::uint16_t bits) {
+  const int exponent = (bits >> 10) & 31, fraction = bits & 1023;
+  const float size = exponent == 0 ? std::ldexp(static_cast<float>(fraction), -24)
+                                   : std::ldexp(static_cast<float>(1024 + fraction), exponent - 25);
+  return bits & 0x8000 ? -size : size;
+}
+
+TEST_F(Import, ReadsEveryKindOfHalf) {
+  const std::string theirs = exported({"--model", "llama", "--vocab", "1200"});
+  json header;
+  std::vector<std::uint16_t> halves;
+  std::map<std::string, std::size_t> first;
+  const SafetensorsReader reader(theirs + "/model.safetensors");
+  for (const SafetensorsEntry& entry : reader.entries()) {
+    first[entry.name] = halves.size();
+    // In this order all 65536 come, subnormal numbers and both zeros among them.
+    for (std::int64_t i = 0; i < entry.shape.numel(); ++i) {
+      const auto bits = static_cast<std::uint16_t>(halves.size() * 40503);
+      halves.push_back((bits & 0x7c00) == 0x7c00 ? 0x8001 : bits);
+    }
+    const auto sizes = entry.shape.sizes();
+    header[entry.name] = {{"dtype", "F16"},
+                          {"shape", std::vector<std::int64_t>(sizes.begin(), sizes.end())},
+                          {"data_offsets", {2 * first[entry.name], 2 * halves.size()}}};
+  }
+  const std::string text = header.dump();
+  const std::uint64_t length = text.size();
+  fs::remove(theirs + "/model.safetensors");
+  std::ofstream(theirs + "/model.safetensors", std::ios::binary)
+      .write(reinterpret_cast<const char*>(&length), sizeof length)
+      .write(text.data(), static_cast<std::streamsize>(length))
+      .write(reinterpret_cast<const char*>(halves.data()), static_cast<std::streamsize>(2 * halves.size()));
+  const Outcome outcome = import(theirs);
+  ASSERT_EQ(outcome.status, 0) << outcome.err;
+  ASSERT_EQ(run_weft({"export", folder_ / "own", "--out", folder_ / "again"}).status, 0);
+  const SafetensorsReader again(folder_ / "again/model.safetensors");
+  for (const SafetensorsEntry& entry : again.entries()) {
+    const auto* values = again.view(entry.name).as<float>();
+    for (std::int64_t i = 0; i < entry.shape.numel(); ++i) {
+      const std::uint16_t bits = halves[first.at(entry.name) + static_cast<std::size_t>(i)];
+      ASSERT_EQ(std::bit_cast<std::uint32_t>(values[i]), std::bit_cast<std::uint32_t>(value_of_half(bits))) << bits;
+    }
+  }
 }
 
 TEST_F(Import, ReadsShardsHalvesAndNamesWithoutPrefix) {
@@ -285,6 +333,14 @@ TEST_F(Import, AConfigurationThatTheModelWouldNotFollowIsRefused) {
            {"rope_parameters", {{"rope_type", "linear"}}, "`rope_parameters.rope_type`: found \"linear\""},
            {"hidden_act", "gelu", "`hidden_act`: found \"gelu\", \"silu\" would be right"},
            {"attention_bias", true, "`attention_bias`: found true, false would be right"},
+           {"rope_scaling", {{"factor", 4}}, "`rope_scaling.factor`: found 4, a rope_type"},
+           {"rope_parameters", {{"full_attention", {{"rope_theta", 1e4}}}}, "`rope_parameters.full_attention`"},
+           {"sliding_window", 16, "`sliding_window`: found 16, null would be right"},
+           {"layer_types", {"sliding_attention"}, "`layer_types`: found [\"sliding_attention\"]"},
+           {"mlp_bias", true, "`mlp_bias`: found true"},
+           {"architectures", {"LlamaForSequenceClassification"}, "[\"LlamaForCausalLM\"] would be right"},
+           {"auto_map", {{"AutoModel", "mine.Model"}}, "`auto_map`: found"},
+           {"rms_norm_eps", 2, "`rms_norm_eps`: found 2, a number above 0, 1 at most"},
            {"head_dim", 8, "`head_dim`: found 8"},
            {"num_attention_heads", 0, "`num_attention_heads`: found 0"},
            {"num_key_value_heads", 3, "`num_key_value_heads`: found 3"},
@@ -303,6 +359,40 @@ TEST_F(Import, AConfigurationThatTheModelWouldNotFollowIsRefused) {
   expect_refused(theirs, HasSubstr("config.json: not a JSON object"));
   fs::remove(config);
   expect_refused(theirs, HasSubstr("config.json"));
+}
+
+TEST_F(Import, DropoutsThatDifferAreTakenAsNoneAndSaid) {
+  const std::string theirs = exported({"--model", "gpt2"});
+  json config = read_json(theirs + "/config.json");
+  EXPECT_EQ(config.at("attn_pdrop"), 0.1);
+  ASSERT_EQ(import(theirs).lines(), Words{});
+  EXPECT_THAT(content_of(folder_ / "own/config.cfg"), HasSubstr("dropout = 0.1"));
+  fs::remove_all(folder_ / "own");
+  config["attn_pdrop"] = 0;
+  std::ofstream(theirs + "/config.json") << config.dump();
+  const Outcome outcome = import(theirs);
+  EXPECT_EQ(outcome.status, 0);
+  EXPECT_THAT(outcome.lines(),
+              ElementsAre(AllOf(HasSubstr("config.json: `resid_pdrop` 0.1"),
+                                HasSubstr("`attn_pdrop` 0: Weft drops with one probability, taken is 0"))));
+  EXPECT_THAT(content_of(folder_ / "own/config.cfg"), HasSubstr("dropout = 0\n"));
+}
+
+TEST_F(Import, TrainingOnWithWhatTheTensorsDoNotShowIsRefused) {
+  ASSERT_EQ(
+      import(exported({"--model", "llama", "--kv-heads", "1", "--rotary-theta", "50000", "--norm-eps", "1e-6"})).status,
+      0);
+  for (const auto& [option, value, message] :
+       {std::tuple{"--rotary-theta", "10000", "--rotary-theta: found 10000, the model of "},
+        {"--norm-eps", "1e-5", "--norm-eps: found 1e-05"},
+        {"--positions", "none", "--positions: found none"},
+        {"--heads", "4", "--heads: found 4"}}) {
+    const Outcome outcome = run_weft({"train", "--config", folder_ / "own/config.cfg", "--resume", folder_ / "own",
+                                      "--out", folder_ / "tuned", "--data", run_.folder() / "data.txt", option, value});
+    EXPECT_EQ(outcome.status, 2);
+    EXPECT_THAT(outcome.lines(), ElementsAre(HasSubstr(message)));
+    EXPECT_FALSE(fs::exists(folder_ / "tuned"));
+  }
 }
 
 TEST_F(Import, WeightsThatAreNotTheModelsAreRefused) {
