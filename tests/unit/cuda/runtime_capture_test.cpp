@@ -87,6 +87,7 @@ TEST_P(LateDeviceCapture, EndsAfterItsLastReplayRan) {
 TEST_F(DeviceCapture, KeepsItsMemoryAndScratchForItself) {
   device_->exec().scratch(bytes);  // of a step that was not recorded
   const auto graph = device_->capture([&] { recorded_work(); });
+  EXPECT_NE(device_->exec().scratch(bytes), scratch_);
   EXPECT_NE(device_->exec().scratch(100 * bytes), scratch_);
   std::vector<std::unique_ptr<DeviceValues>> others;
   for (int i = 0; i < 6; ++i) {
