@@ -8,6 +8,7 @@
 #include "parallel/layers/sequence_attention.hpp"
 
 namespace weft {
+
 std::int64_t evaluated_windows(const EvalWindows& windows, const EvaluationOptions& options) {
   if (options.max_targets == 0) return windows.count();
   return std::min(windows.count(), (options.max_targets + windows.seq() - 1) / windows.seq());

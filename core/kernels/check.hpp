@@ -1,8 +1,9 @@
 // Checks of kernels' arguments that backends share. They look at views, never at what lies in memory.
 #pragma once
+#include <algorithm>
 #include <utility>
 
-#include "core/kernels/dropout.hpp"
+#include "core/kernels/attention.hpp"
 #include "core/kernels/norm.hpp"
 #include "core/kernels/recurrent.hpp"
 #include "core/tensor/view.hpp"
@@ -107,6 +108,33 @@ inline void check_attention_backward(const View& q, const View& k, const View& v
   check_attention_operand(dq, q.shape, q.dtype, "dq");
   check_attention_operand(dk, k.shape, q.dtype, "dk");
   check_attention_operand(dv, k.shape, q.dtype, "dv");
+}
+
+/// Also that r has a row for each distance of a visible pair.
+inline void check_relative_positions(const View& q, const View& k, const RelativePositions& positions,
+                                     const AttentionSpec& spec) {
+  const std::int64_t heads = q.shape[2], dim = q.shape[3], count = positions.r.shape[0];
+  const View& r = positions.r;
+  WEFT_CHECK(r.shape == Shape({count, heads, dim}) && r.dtype == q.dtype, "r is {} {}, expected {} [L, {}, {}]",
+             name_of(r.dtype), to_string(r.shape), name_of(q.dtype), heads, dim);
+  WEFT_CHECK(r.strides[2] == 1 || dim <= 1, "the last dim of r is not contiguous");
+  WEFT_CHECK(r, "r has no rows");
+  check_given(positions.content_bias, {heads, dim}, DType::f32, "content_bias");
+  check_given(positions.place_bias, {heads, dim}, DType::f32, "place_bias");
+  if (q.numel() == 0 || k.numel() == 0) return;
+  const std::int64_t last = spec.q_begin + q.shape[1] - 1 - spec.k_begin;
+  const std::int64_t least = spec.q_begin - (spec.k_begin + k.shape[1] - 1);
+  const std::int64_t first = spec.causal ? std::max<std::int64_t>(0, least) : least;
+  WEFT_CHECK(last < first || (positions.first <= first && last < positions.first + count),
+             "distances {} to {} in r of {} to {}", first, last, positions.first, positions.first + count - 1);
+}
+
+inline void check_relative_gradients(const RelativePositions& positions, const RelativeGradients& gradients) {
+  const Shape& shape = positions.r.shape;
+  WEFT_CHECK(gradients.r.shape == shape && gradients.r.dtype == positions.r.dtype && gradients.r.strides[2] == 1,
+             "dr is {}, expected {}", to_string(gradients.r.shape), to_string(shape));
+  check_given(gradients.content_bias, {shape[1], shape[2]}, DType::f32, "dcontent_bias");
+  check_given(gradients.place_bias, {shape[1], shape[2]}, DType::f32, "dplace_bias");
 }
 
 /// Sizes of a recurrence.

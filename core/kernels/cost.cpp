@@ -28,6 +28,10 @@ Cost attention_cost(double pairs, std::int64_t head_dim, double bytes) {
   return {4 * pairs * static_cast<double>(head_dim), bytes, 3, 3};
 }
 
+Cost relative_attention_cost(double pairs, std::int64_t head_dim, double bytes) {
+  return {6 * pairs * static_cast<double>(head_dim), bytes, 3, 3};
+}
+
 Cost recurrent_cost(RecurrentCell cell, std::int64_t batch, std::int64_t steps, std::int64_t units, std::int64_t hidden,
                     DType dtype) {
   const auto g = static_cast<double>(gates_of(cell)), b = static_cast<double>(batch), t = static_cast<double>(steps);

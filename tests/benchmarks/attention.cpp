@@ -1,6 +1,6 @@
 // Attention forward and backward on one thread: FLOP/s on the visible (query, key) pairs, beside the rate of f32
-// multiply-adds of the same instruction set, measured in the same run. Times are the thread's own processor time, the
-// best of several, so that a busy machine does not spoil them.
+// multiply-adds of the same instruction set, measured in the same run; and what relative positions add, as a ratio of times.
+// Times are the thread's own processor time, the best of several, so that a busy machine does not spoil them.
 #include <fmt/core.h>
 #include <immintrin.h>
 #include <time.h>
@@ -116,6 +116,56 @@ void measure(ExecContext& exec, cpu::Isa isa, DType dtype, std::int64_t length, 
     exec.memory().deallocate(view.data, view.bytes(), MemoryUse::activation);
 }
 
+// With relative positions beside without, in turns.
+void measure_relative(ExecContext& exec, DType dtype, std::int64_t length, std::int64_t heads) {
+  constexpr std::int64_t dim = 64;
+  std::vector<MutView> all;
+  const auto make = [&](Shape shape, DType type) {
+    MutView view(nullptr, shape, type);
+    view.data = exec.memory().allocate(view.bytes(), MemoryUse::activation);
+    all.push_back(view);
+    for (std::int64_t i = 0; i < view.numel(); ++i) {
+      const auto value = static_cast<float>(normal({1, 2}, static_cast<std::uint64_t>(i)));
+      if (type == DType::f32)
+        view.as<float>()[i] = value;
+      else
+        view.as<bf16>()[i] = bf16(value);
+    }
+    return view;
+  };
+  const Shape tokens{1, length, heads, dim};
+  const MutView q = make(tokens, dtype), k = make(tokens, dtype), v = make(tokens, dtype), out = make(tokens, dtype);
+  const MutView dout = make(tokens, dtype), dq = make(tokens, dtype), dk = make(tokens, dtype),
+                dv = make(tokens, dtype);
+  const MutView r = make({length, heads, dim}, dtype), dr = make({length, heads, dim}, dtype);
+  const MutView u = make({heads, dim}, DType::f32), du = make({heads, dim}, DType::f32);
+  const MutView w = make({heads, dim}, DType::f32), dw = make({heads, dim}, DType::f32);
+  const MutView lse = make({1, heads, length}, DType::f32);
+  AttentionSpec spec;
+  spec.scale = 0.125f;
+  spec.heads_global = heads;
+  spec.seq_global = length;
+  const RelativePositions positions{r, 0, u, w};
+  const auto& kernels = exec.kernels().attention;
+  double plain[2] = {1e9, 1e9}, relative[2] = {1e9, 1e9};
+  for (int round = 0; round < 3; ++round) {
+    const auto least = [](double& best, const std::function<void()>& body) {
+      best = std::min(best, best_seconds(body));
+    };
+    least(plain[0], [&] { kernels.forward(exec, q, k, v, spec, out, lse); });
+    least(plain[1], [&] { kernels.backward(exec, q, k, v, out, lse, dout, spec, dq, dk, dv); });
+    least(relative[0], [&] { kernels.relative_forward(exec, q, k, v, positions, spec, out, lse); });
+    least(relative[1], [&] {
+      kernels.relative_backward(exec, q, k, v, positions, out, lse, dout, spec, dq, dk, dv,
+                                {dr, du, dw, Write::overwrite});
+    });
+  }
+  fmt::print("{:>5} T={:<5} heads={} relative positions: forward x{:.2f}  backward x{:.2f}  both x{:.2f}\n",
+             name_of(dtype), length, heads, relative[0] / plain[0], relative[1] / plain[1],
+             (relative[0] + relative[1]) / (plain[0] + plain[1]));
+  for (const MutView& view : all) exec.memory().deallocate(view.data, view.bytes(), MemoryUse::activation);
+}
+
 }  // namespace
 }  // namespace weft
 
@@ -133,5 +183,7 @@ int main() {
       for (const std::int64_t length : {256, 512, 1024}) measure(exec, isa, dtype, length, 6, 6, 0);
     measure(exec, isa, DType::bf16, 1024, 6, 2, 0);
     measure(exec, isa, DType::bf16, 256, 6, 6, 0.1f);
+    for (const DType dtype : {DType::f32, DType::bf16})
+      for (const std::int64_t length : {128, 512, 2048}) measure_relative(exec, dtype, length, 4);
   }
 }

@@ -15,9 +15,20 @@ enum class Into { replace, add, rescale };
 
 inline constexpr int micro_rows = 6, micro_vecs = lanes == 16 ? 4 : 2;
 
-/// C[rows × vecs] (=, += or = factor[row]·C +) A·B, accumulated in registers. A is read as a[row·lda + k], or, by
-/// columns, as a[k·lda + row].
-template <int rows, int vecs, bool by_columns, Into into>
+/// How a product reads its left operand A(row, k): by rows a[row·lda + k], by columns a[k·lda + row], or along the diagonals
+/// of a matrix that is stored by columns: falling a[k·lda + row·(lda + 1)], rising a[k·(lda + 1) + row·lda].
+enum class Left { rows, columns, falling, rising };
+
+template <Left left>
+WEFT_INLINE std::int64_t left_offset(std::int64_t row, std::int64_t k, std::int64_t lda) {
+  if constexpr (left == Left::rows) return row * lda + k;
+  if constexpr (left == Left::columns) return k * lda + row;
+  if constexpr (left == Left::falling) return k * lda + row * (lda + 1);
+  return k * (lda + 1) + row * lda;
+}
+
+/// C[rows × vecs] (=, += or = factor[row]·C +) A·B, accumulated in registers.
+template <int rows, int vecs, Left side, Into into>
 void micro_product(const float* a, std::int64_t lda, const float* b, std::int64_t ldb, std::int64_t depth, float* c,
                    std::int64_t ldc, const float* factor) {
   Vec acc[rows][vecs];
@@ -35,7 +46,7 @@ void micro_product(const float* a, std::int64_t lda, const float* b, std::int64_
     for (int j = 0; j < vecs; ++j) right[j] = load(b + k * ldb + j * lanes);
 #pragma GCC unroll 8
     for (int i = 0; i < rows; ++i) {
-      const Vec left = splat(by_columns ? a[k * lda + i] : a[i * lda + k]);
+      const Vec left = splat(a[left_offset<side>(i, k, lda)]);
 #pragma GCC unroll 4
       for (int j = 0; j < vecs; ++j) acc[i][j] = fma(left, right[j], acc[i][j]);
     }
@@ -47,31 +58,31 @@ void micro_product(const float* a, std::int64_t lda, const float* b, std::int64_
 }
 
 /// One band of `rows` <= micro_rows rows over columns [0, cols), a multiple of lanes.
-template <int rows, bool by_columns, Into into>
+template <int rows, Left side, Into into>
 void product_band(const float* a, std::int64_t lda, const float* b, std::int64_t ldb, std::int64_t depth, float* c,
                   std::int64_t ldc, std::int64_t cols, const float* factor) {
   std::int64_t col = 0;
   for (; col + micro_vecs * lanes <= cols; col += micro_vecs * lanes)
-    micro_product<rows, micro_vecs, by_columns, into>(a, lda, b + col, ldb, depth, c + col, ldc, factor);
+    micro_product<rows, micro_vecs, side, into>(a, lda, b + col, ldb, depth, c + col, ldc, factor);
   if constexpr (micro_vecs == 4) {
     if (cols - col == 3 * lanes)
-      return micro_product<rows, 3, by_columns, into>(a, lda, b + col, ldb, depth, c + col, ldc, factor);
+      return micro_product<rows, 3, side, into>(a, lda, b + col, ldb, depth, c + col, ldc, factor);
     if (cols - col == 2 * lanes)
-      return micro_product<rows, 2, by_columns, into>(a, lda, b + col, ldb, depth, c + col, ldc, factor);
+      return micro_product<rows, 2, side, into>(a, lda, b + col, ldb, depth, c + col, ldc, factor);
   }
-  if (col < cols) micro_product<rows, 1, by_columns, into>(a, lda, b + col, ldb, depth, c + col, ldc, factor);
+  if (col < cols) micro_product<rows, 1, side, into>(a, lda, b + col, ldb, depth, c + col, ldc, factor);
 }
 
-template <bool by_columns, Into into>
+template <Left side, Into into>
 void product_rows(std::int64_t rows, const float* a, std::int64_t lda, const float* b, std::int64_t ldb,
                   std::int64_t depth, float* c, std::int64_t ldc, std::int64_t cols, const float* factor = nullptr) {
   switch (rows) {
-    case 6: return product_band<6, by_columns, into>(a, lda, b, ldb, depth, c, ldc, cols, factor);
-    case 5: return product_band<5, by_columns, into>(a, lda, b, ldb, depth, c, ldc, cols, factor);
-    case 4: return product_band<4, by_columns, into>(a, lda, b, ldb, depth, c, ldc, cols, factor);
-    case 3: return product_band<3, by_columns, into>(a, lda, b, ldb, depth, c, ldc, cols, factor);
-    case 2: return product_band<2, by_columns, into>(a, lda, b, ldb, depth, c, ldc, cols, factor);
-    default: return product_band<1, by_columns, into>(a, lda, b, ldb, depth, c, ldc, cols, factor);
+    case 6: return product_band<6, side, into>(a, lda, b, ldb, depth, c, ldc, cols, factor);
+    case 5: return product_band<5, side, into>(a, lda, b, ldb, depth, c, ldc, cols, factor);
+    case 4: return product_band<4, side, into>(a, lda, b, ldb, depth, c, ldc, cols, factor);
+    case 3: return product_band<3, side, into>(a, lda, b, ldb, depth, c, ldc, cols, factor);
+    case 2: return product_band<2, side, into>(a, lda, b, ldb, depth, c, ldc, cols, factor);
+    default: return product_band<1, side, into>(a, lda, b, ldb, depth, c, ldc, cols, factor);
   }
 }
 
@@ -94,8 +105,8 @@ inline void scores(const TilePair& pair, const float* a, std::int64_t lda, const
   for (std::int64_t key = 0; key < pair.keys; key += micro_rows) {
     const std::int64_t from = pair.first_query(key) / lanes * lanes;
     if (from >= pair.padded()) return;
-    product_rows<false, Into::replace>(smaller(micro_rows, pair.keys - key), a + key * lda, lda, b + from, tile, depth,
-                                       c + key * tile + from, tile, pair.padded() - from);
+    product_rows<Left::rows, Into::replace>(smaller(micro_rows, pair.keys - key), a + key * lda, lda, b + from, tile,
+                                            depth, c + key * tile + from, tile, pair.padded() - from);
   }
 }
 
@@ -105,8 +116,8 @@ inline void sum_over_keys(const TilePair& pair, const float* a, const float* b, 
                           const float* factor = nullptr) {
   for (std::int64_t query = 0; query < pair.queries; query += micro_rows) {
     const std::int64_t rows = smaller(micro_rows, pair.queries - query);
-    product_rows<true, into>(rows, a + query, tile, b, cols, pair.visible_keys(query + rows - 1), c + query * cols,
-                             cols, cols, factor + (factor ? query : 0));
+    product_rows<Left::columns, into>(rows, a + query, tile, b, cols, pair.visible_keys(query + rows - 1),
+                                      c + query * cols, cols, cols, factor + (factor ? query : 0));
   }
 }
 
@@ -115,27 +126,31 @@ inline void sum_over_queries(const TilePair& pair, const float* a, const float* 
   for (std::int64_t key = 0; key < pair.keys; key += micro_rows) {
     const std::int64_t from = pair.first_query(key);
     if (from >= pair.queries) return;
-    product_rows<false, Into::add>(smaller(micro_rows, pair.keys - key), a + key * tile + from, tile, b + from * cols,
-                                   cols, pair.queries - from, c + key * cols, cols, cols);
+    product_rows<Left::rows, Into::add>(smaller(micro_rows, pair.keys - key), a + key * tile + from, tile,
+                                        b + from * cols, cols, pair.queries - from, c + key * cols, cols, cols);
   }
 }
 
-/// to[rows][padded] = from, with zeros behind `cols`.
+/// to[rows][padded] = from + bias[cols], if there is one, with zeros behind `cols`.
 template <class T>
-void pack_rows(const T* from, std::int64_t stride, std::int64_t rows, std::int64_t cols, std::int64_t padded,
-               float* to) {
+void pack_rows(const T* from, std::int64_t stride, std::int64_t rows, std::int64_t cols, std::int64_t padded, float* to,
+               const float* bias = nullptr) {
   for (std::int64_t row = 0; row < rows; ++row) {
     const T* x = from + row * stride;
     float* y = to + row * padded;
     std::int64_t i = 0;
-    for (; i + lanes <= cols; i += lanes) store(y + i, load(x + i));
-    if (i < padded) store(y + i, load_part(x + i, cols - i));
+    for (; i + lanes <= cols; i += lanes) store(y + i, bias ? load(x + i) + load(bias + i) : load(x + i));
+    if (i == padded) continue;
+    const Vec rest = load_part(x + i, cols - i);
+    store(y + i, bias ? rest + load_part(bias + i, cols - i) : rest);
   }
 }
 
-/// to[cols][tile] = fromᵀ, with zeros behind `rows` up to the next multiple of lanes.
+/// to[cols][tile] = (from + bias[cols], if there is one)ᵀ, of no meaning behind `rows` but for a next multiple of lanes of
+/// finite numbers.
 template <class T>
-void pack_transposed(const T* from, std::int64_t stride, std::int64_t rows, std::int64_t cols, float* to) {
+void pack_transposed(const T* from, std::int64_t stride, std::int64_t rows, std::int64_t cols, float* to,
+                     const float* bias = nullptr) {
   for (std::int64_t row = 0; row < rows; row += lanes)
     for (std::int64_t col = 0; col < cols; col += lanes) {
       const std::int64_t n = smaller(lanes, cols - col);
@@ -145,7 +160,8 @@ void pack_transposed(const T* from, std::int64_t stride, std::int64_t rows, std:
         square[i] = row + i >= rows ? Vec{} : (n == lanes ? load(x) : load_part(x, n));
       }
       transpose(square);
-      for (std::int64_t j = 0; j < n; ++j) store(to + (col + j) * tile + row, square[j]);
+      for (std::int64_t j = 0; j < n; ++j)
+        store(to + (col + j) * tile + row, bias ? square[j] + bias[col + j] : square[j]);
     }
 }
 

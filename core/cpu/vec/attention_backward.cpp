@@ -1,7 +1,8 @@
 // Attention backward (Dao et al. 2022, algorithm 4): probabilities are recomputed from the log-sum-exp, and with D_i =
 // Σ dout·out, dS = P∘(dP − D), dQ = scale·dS·K, dK = scale·dSᵀ·Q, dV = Pᵀ·dout. A task walks its key tiles and keeps
-// their dK and dV; dQ is summed per task and, where several share a head, over the tasks in order.
-#include "core/cpu/vec/attention.hpp"
+// their dK and dV; dQ is summed per task and, where several share a head, over the tasks in order. With relative positions
+// dQ has a second part, scale·Σ_j dS_ij·r_{i−j}, and dr_n = scale·Σ_i dS_{i,i−n}·(q_i + v) is summed as dQ is.
+#include "core/cpu/vec/attention_relative.hpp"
 #include "core/cpu/vec/functions.hpp"
 
 namespace weft::cpu::WEFT_ISA {
@@ -12,17 +13,19 @@ constexpr std::int64_t resident_floats = 1 << 18;  // of packed queries; each of
 // One packed query tile.
 struct Queries {
   float *natural, *transposed, *dout, *dout_transposed, *lse, *dot;
+  float *place, *place_transposed;  // with relative positions
 };
 
 struct Buffers {
   float *probability, *gradient, *factor, *keys, *values, *dkeys, *dvalues;
+  float *band_of_pair, *distances;  // with relative positions: the tile pair's band, and each head's distances
   Queries first;
   std::int64_t stride;  // floats from one query tile to the next; 0 when they are packed again for each key tile
 
   Buffers(const AttentionArgs& a, const AttentionShape& s, Arena& arena) {
     const std::int64_t matrix = tile * s.padded_dim;
     probability = arena.take(tile * tile);
-    gradient = arena.take(tile * tile);
+    gradient = arena.take(tile * tile + (a.r ? 2 * halo : 0)) + (a.r ? halo : 0);
     factor = arena.take(a.dropout ? tile * tile : 0);
     keys = arena.take(matrix);
     values = arena.take(matrix);
@@ -30,15 +33,27 @@ struct Buffers {
     dvalues = arena.take(matrix);
     const std::int64_t tiles = s.group * s.q_tiles;
     const bool resident = tiles * matrix <= resident_floats;
-    const std::int64_t each = 4 * matrix + 2 * tile;
+    const std::int64_t each = (a.r ? 6 : 4) * matrix + 2 * tile;
     float* base = arena.take(each * (resident ? tiles : 1));
-    first = {base, base + matrix, base + 2 * matrix, base + 3 * matrix, base + 4 * matrix, base + 4 * matrix + tile};
+    float* place = base + 4 * matrix + 2 * tile;
+    first = {base,
+             base + matrix,
+             base + 2 * matrix,
+             base + 3 * matrix,
+             base + 4 * matrix,
+             base + 4 * matrix + tile,
+             a.r ? place : nullptr,
+             a.r ? place + matrix : nullptr};
     stride = resident ? each : 0;
+    band_of_pair = arena.take(a.r ? a.head_dim * band_stride : 0);
+    distances = arena.take(a.r ? s.group * Distances(a, s).rows * s.padded_dim : 0);
   }
   Queries at(std::int64_t index) const {
     const std::int64_t skip = index * stride;
-    return {first.natural + skip,         first.transposed + skip, first.dout + skip,
-            first.dout_transposed + skip, first.lse + skip,        first.dot + skip};
+    Queries all{first.natural + skip, first.transposed + skip, first.dout + skip, first.dout_transposed + skip,
+                first.lse + skip,     first.dot + skip,        nullptr,           nullptr};
+    if (first.place) all.place = first.place + skip, all.place_transposed = first.place_transposed + skip;
+    return all;
   }
 };
 
@@ -50,8 +65,13 @@ void pack_queries(const AttentionArgs& a, const AttentionShape& s, std::int64_t 
     return static_cast<const T*>(base) + b * strides[0] + q0 * strides[1] + head * strides[2];
   };
   const T *q = at(a.q, a.q_strides), *dout = at(a.dout, a.dout_strides), *out = at(a.out, a.out_strides);
-  pack_rows(q, a.q_strides[1], queries, a.head_dim, s.padded_dim, to.natural);
-  pack_transposed(q, a.q_strides[1], queries, a.head_dim, to.transposed);
+  const float *content = bias_of(a, a.content_bias, head), *place = bias_of(a, a.place_bias, head);
+  pack_rows(q, a.q_strides[1], queries, a.head_dim, s.padded_dim, to.natural, content);
+  pack_transposed(q, a.q_strides[1], queries, a.head_dim, to.transposed, content);
+  if (a.r) {
+    pack_rows(q, a.q_strides[1], queries, a.head_dim, s.padded_dim, to.place, place);
+    pack_transposed(q, a.q_strides[1], queries, a.head_dim, to.place_transposed, place);
+  }
   pack_rows(dout, a.dout_strides[1], queries, a.head_dim, s.padded_dim, to.dout);
   pack_transposed(dout, a.dout_strides[1], queries, a.head_dim, to.dout_transposed);
   const float* lse = a.lse + (b * a.heads + head) * a.q_len + q0;
@@ -121,9 +141,16 @@ void run(const AttentionArgs& a, const AttentionTask& task) {
   const AttentionShape s(a);
   Arena arena{static_cast<char*>(task.scratch)};
   const Buffers buffers(a, s, arena);
+  const Distances distances(a, s);
   const std::int64_t b = task.pair / a.kv_heads, kv = task.pair % a.kv_heads, matrix = tile * s.padded_dim;
-  const std::int64_t query_tiles = s.group * s.q_tiles;
-  clear(task.dq_partial, query_tiles * matrix);
+  const std::int64_t query_tiles = s.group * s.q_tiles, head_rows = distances.rows * s.padded_dim;
+  clear(task.dq_partial, query_tiles * matrix * (a.r ? 2 : 1));
+  if (a.r) {
+    clear(buffers.gradient - halo, halo);
+    clear(buffers.gradient + tile * tile, halo);
+    for (std::int64_t g = 0; g < s.group; ++g)
+      pack_distances<T>(a, distances, kv * s.group + g, s.padded_dim, buffers.distances + g * head_rows);
+  }
   bool packed = false;
   for (std::int64_t k_tile = task.part; k_tile < s.k_tiles; k_tile += task.parts) {
     const std::int64_t k0 = k_tile * tile, keys = smaller(tile, a.k_len - k0);
@@ -143,6 +170,10 @@ void run(const AttentionArgs& a, const AttentionTask& task) {
       if (sees && (buffers.stride == 0 || !packed)) pack_queries<T>(a, s, b, head, q_tile, queries);
       if (!sees) continue;
       scores(pair, buffers.keys, s.padded_dim, queries.transposed, a.head_dim, buffers.probability);
+      if (a.r) {
+        pack_band<T>(a, head, tile_distance(a, q_tile, k_tile) - (tile - 1), buffers.band_of_pair);
+        add_relative_scores(pair, queries.place_transposed, buffers.band_of_pair, a.head_dim, buffers.probability);
+      }
       scores(pair, buffers.values, s.padded_dim, queries.dout_transposed, a.head_dim, buffers.gradient);
       if (a.dropout) dropout_tile(a, b, head, q_tile, k_tile, pair, buffers.factor);
       const auto weigh = a.dropout ? (pair.masked() ? probabilities<true, true> : probabilities<false, true>)
@@ -151,6 +182,12 @@ void run(const AttentionArgs& a, const AttentionTask& task) {
       sum_over_queries(pair, buffers.probability, queries.dout, s.padded_dim, buffers.dvalues);
       sum_over_queries(pair, buffers.gradient, queries.natural, s.padded_dim, buffers.dkeys);
       sum_over_keys<Into::add>(pair, buffers.gradient, buffers.keys, s.padded_dim, task.dq_partial + i * matrix);
+      if (!a.r) continue;
+      if (pair.keys < tile) clear(buffers.gradient + pair.keys * tile, halo);
+      const std::int64_t first = i / s.q_tiles * head_rows + distances.first_row(q_tile, k_tile) * s.padded_dim;
+      sum_over_distances(pair, buffers.gradient, buffers.distances + first, s.padded_dim,
+                         task.dq_partial + (query_tiles + i) * matrix);
+      sum_along_distances(pair, buffers.gradient, queries.place, s.padded_dim, task.dr_partial + first);
     }
     packed = true;
     T* dk = static_cast<T*>(a.dk) + b * a.dk_strides[0] + k0 * a.dk_strides[1] + kv * a.dk_strides[2];
@@ -161,21 +198,53 @@ void run(const AttentionArgs& a, const AttentionTask& task) {
 }
 
 template <class T>
-void write_dq(const AttentionArgs& a, std::int64_t pair, const float* partials, std::int64_t parts) {
+void write_dq(const AttentionArgs& a, std::int64_t pair, const float* partials, std::int64_t parts, float* dbias) {
   const AttentionShape s(a);
   const std::int64_t b = pair / a.kv_heads, kv = pair % a.kv_heads;
-  const std::int64_t part_stride = s.group * s.q_tiles * tile * s.padded_dim;
+  const std::int64_t by_r = s.group * s.q_tiles * tile * s.padded_dim, part_stride = (a.r ? 2 : 1) * by_r;
   const Vec scale = splat(a.scale);
+  const auto over_parts = [&](const float* from) {
+    Vec total = load(from);
+    for (std::int64_t part = 1; part < parts; ++part) total += load(from + part * part_stride);
+    return total;
+  };
+  const std::int64_t bias_dim = round_up(a.head_dim, 16);
+  if (dbias) clear(dbias, s.group * 2 * bias_dim);
   for (std::int64_t g = 0; g < s.group; ++g)
     for (std::int64_t i = 0; i < a.q_len; ++i) {
       T* to = static_cast<T*>(a.dq) + b * a.dq_strides[0] + i * a.dq_strides[1] + (kv * s.group + g) * a.dq_strides[2];
       const float* from = partials + (g * s.q_tiles * tile + i) * s.padded_dim;
       for_vectors(0, a.head_dim, [&](std::int64_t c, auto n) {
-        Vec total = load(from + c);
-        for (std::int64_t part = 1; part < parts; ++part) total += load(from + part * part_stride + c);
+        Vec total = over_parts(from + c);
+        if (dbias) {
+          float* sums = dbias + g * 2 * bias_dim + c;
+          const Vec place = over_parts(from + by_r + c);
+          store(sums, load(sums) + total);
+          store(sums + bias_dim, load(sums + bias_dim) + place);
+          total += place;
+        }
         store_n(to + c, n, total * scale);
       });
     }
+}
+
+template <class T>
+void write_dr(const AttentionArgs& a, std::int64_t head, const float* partials, std::int64_t stride,
+              std::int64_t count) {
+  const AttentionShape s(a);
+  const Distances distances(a, s);
+  const Vec scale = splat(a.scale);
+  for (std::int64_t row = 0; row < a.r_len; ++row) {
+    T* to = static_cast<T*>(a.dr) + row * a.dr_strides[0] + head * a.dr_strides[1];
+    const std::int64_t at = distances.furthest - a.r_first - row;
+    const bool there = at >= 0 && at < distances.rows;
+    const float* from = partials + (head % s.group * distances.rows + (there ? at : 0)) * s.padded_dim;
+    for_vectors(0, a.head_dim, [&](std::int64_t c, auto n) {
+      Vec total{};
+      for (std::int64_t i = 0; there && i < count; ++i) total += load(from + i * stride + c);
+      store_n(to + c, n, total * scale);
+    });
+  }
 }
 
 }  // namespace
@@ -188,15 +257,28 @@ std::size_t attention_backward_scratch(const AttentionArgs& args) {
 
 std::int64_t attention_dq_partial(const AttentionArgs& args) {
   const AttentionShape s(args);
-  return s.group * s.q_tiles * tile * s.padded_dim;
+  return s.group * s.q_tiles * tile * s.padded_dim * (args.r ? 2 : 1);
+}
+
+std::int64_t attention_dr_partial(const AttentionArgs& args) {
+  const AttentionShape s(args);
+  return s.group * Distances(args, s).rows * s.padded_dim;
 }
 
 void attention_backward(const AttentionArgs& args, const AttentionTask& task) {
   args.elem == Elem::f32 ? run<float>(args, task) : run<Half>(args, task);
 }
 
-void attention_dq(const AttentionArgs& args, std::int64_t pair, const float* partials, std::int64_t parts) {
-  args.elem == Elem::f32 ? write_dq<float>(args, pair, partials, parts) : write_dq<Half>(args, pair, partials, parts);
+void attention_dq(const AttentionArgs& args, std::int64_t pair, const float* partials, std::int64_t parts,
+                  float* dbias) {
+  args.elem == Elem::f32 ? write_dq<float>(args, pair, partials, parts, dbias)
+                         : write_dq<Half>(args, pair, partials, parts, dbias);
+}
+
+void attention_dr(const AttentionArgs& args, std::int64_t head, const float* partials, std::int64_t stride,
+                  std::int64_t count) {
+  args.elem == Elem::f32 ? write_dr<float>(args, head, partials, stride, count)
+                         : write_dr<Half>(args, head, partials, stride, count);
 }
 
 }  // namespace weft::cpu::WEFT_ISA

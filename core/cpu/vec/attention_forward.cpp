@@ -1,5 +1,5 @@
 // Attention forward with the online softmax (Milakov & Gimelshein 2018; Dao et al. 2022).
-#include "core/cpu/vec/attention.hpp"
+#include "core/cpu/vec/attention_relative.hpp"
 #include "core/cpu/vec/functions.hpp"
 
 namespace weft::cpu::WEFT_ISA {
@@ -9,13 +9,16 @@ constexpr std::int64_t resident_floats = 1 << 18;  // of packed keys, and as man
 
 struct Buffers {
   float *query, *score, *out, *factor, *keys, *values;
-  bool resident;  // whether all keys are packed once, or tile by tile again for each query tile
+  float *place, *distances;  // with relative positions: queries for their distances, the tile pair's band
+  bool resident;             // whether all keys are packed once, or tile by tile again for each query tile
 
   Buffers(const AttentionArgs& a, const AttentionShape& s, Arena& arena) {
     query = arena.take(a.head_dim * tile);
     score = arena.take(tile * tile);
     out = arena.take(tile * s.padded_dim);
     factor = arena.take(a.dropout ? tile * tile : 0);
+    place = arena.take(a.r ? a.head_dim * tile : 0);
+    distances = arena.take(a.r ? a.head_dim * band_stride : 0);
     resident = s.k_tiles * tile * s.padded_dim <= resident_floats;
     const std::int64_t packed = (resident ? s.k_tiles : 1) * tile * s.padded_dim;
     keys = arena.take(packed);
@@ -76,7 +79,8 @@ void query_tile(const AttentionArgs& a, const AttentionShape& s, const Buffers& 
   const T* q = static_cast<const T*>(a.q) + b * a.q_strides[0] + q0 * a.q_strides[1] + head * a.q_strides[2];
   const T* k = static_cast<const T*>(a.k) + b * a.k_strides[0] + kv * a.k_strides[2];
   const T* v = static_cast<const T*>(a.v) + b * a.v_strides[0] + kv * a.v_strides[2];
-  pack_transposed(q, a.q_strides[1], queries, a.head_dim, to.query);
+  pack_transposed(q, a.q_strides[1], queries, a.head_dim, to.query, bias_of(a, a.content_bias, head));
+  if (a.r) pack_transposed(q, a.q_strides[1], queries, a.head_dim, to.place, bias_of(a, a.place_bias, head));
   Softmax softmax;
   for (std::int64_t i = 0; i < tile; i += lanes) {
     store(softmax.highest + i, splat(minus_infinity));
@@ -94,6 +98,10 @@ void query_tile(const AttentionArgs& a, const AttentionShape& s, const Buffers& 
       packed_tiles = k_tile + 1;
     }
     scores(pair, keys, s.padded_dim, to.query, a.head_dim, to.score);
+    if (a.r) {
+      pack_band<T>(a, head, tile_distance(a, q_tile, k_tile) - (tile - 1), to.distances);
+      add_relative_scores(pair, to.place, to.distances, a.head_dim, to.score);
+    }
     if (a.dropout) dropout_tile(a, b, head, q_tile, k_tile, pair, to.factor);
     const auto column = a.dropout ? (pair.masked() ? softmax_column<true, true> : softmax_column<false, true>)
                                   : (pair.masked() ? softmax_column<true, false> : softmax_column<false, false>);

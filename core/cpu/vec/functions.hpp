@@ -47,7 +47,11 @@ void attention_forward(const AttentionArgs& args, const AttentionTask& task);
 std::size_t attention_backward_scratch(const AttentionArgs& args);
 std::int64_t attention_dq_partial(const AttentionArgs& args);
 void attention_backward(const AttentionArgs& args, const AttentionTask& task);
-void attention_dq(const AttentionArgs& args, std::int64_t pair, const float* partials, std::int64_t parts);
+void attention_dq(const AttentionArgs& args, std::int64_t pair, const float* partials, std::int64_t parts,
+                  float* dbias);
+std::int64_t attention_dr_partial(const AttentionArgs& args);
+void attention_dr(const AttentionArgs& args, std::int64_t head, const float* partials, std::int64_t stride,
+                  std::int64_t count);
 void attention_merge(const AttentionMergeArgs& args, std::int64_t row_begin, std::int64_t row_end);
 
 void scan_forward(const ScanArgs& args, const ScanTask& task);

@@ -133,6 +133,12 @@ struct AttentionArgs {
   std::int64_t dq_strides[3], dk_strides[3], dv_strides[3];
   const float* lse;  ///< [batch, heads, q_len]
   float* lse_mut;    ///< may be null
+
+  /// Relative positions, if r is there: rows of distance r_first and on; strides of distance and head.
+  const void* r;
+  void* dr;
+  std::int64_t r_strides[2], dr_strides[2], r_first, r_len;
+  const float *content_bias, *place_bias;  ///< [heads, head_dim]
 };
 
 /// AttentionKernels::merge; strides of batch, token and head of `out`, of batch, head and token of `lse`.
@@ -150,7 +156,9 @@ struct AttentionMergeArgs {
 struct AttentionTask {
   std::int64_t pair, part, parts;
   void* scratch;      ///< of this thread, 64-byte aligned
-  float* dq_partial;  ///< backward: zero-filled by the task; [group, q_len rounded, head_dim rounded]
+  /// Backward: zero-filled by the task; [group, q_len rounded, head_dim rounded], with relative positions twice: by k, by r.
+  float* dq_partial;
+  float* dr_partial;  ///< with relative positions: added to by the task
 };
 
 struct VecKernels {
@@ -207,8 +215,15 @@ struct VecKernels {
   /// Floats of one task's dq_partial.
   std::int64_t (*attention_dq_partial)(const AttentionArgs&);
   void (*attention_backward)(const AttentionArgs&, const AttentionTask&);
-  /// dq of one pair = scale · the sum of its parts' partials.
-  void (*attention_dq)(const AttentionArgs&, std::int64_t pair, const float* partials, std::int64_t parts);
+  /// dq of one pair = scale · the sum of its parts' partials. dbias[group][2][head_dim rounded up to 16], if it is there, gets
+  /// the pair's sums of dq by k and by r.
+  void (*attention_dq)(const AttentionArgs&, std::int64_t pair, const float* partials, std::int64_t parts,
+                       float* dbias);
+  /// Floats of one task's dr_partial, and one group's head of it.
+  std::int64_t (*attention_dr_partial)(const AttentionArgs&);
+  /// dr of one head = scale · the sum of `count` partials, `stride` floats apart, at that head.
+  void (*attention_dr)(const AttentionArgs&, std::int64_t head, const float* partials, std::int64_t stride,
+                       std::int64_t count);
 
   void (*scan_forward)(const ScanArgs&, const ScanTask&);
   void (*scan_summary)(const ScanArgs&, const ScanTask&);

@@ -1,8 +1,9 @@
 // Attention forward on CUDA cores: FlashAttention-2 (Dao 2023). A block has a tile of queries of one head and walks over
-// the keys that they see, with the online softmax in base 2.
+// the keys that they see, with the online softmax in base 2. With relative positions, of the band of distances that a tile
+// of scores needs all chunks but the first are the tile before's: one product a tile.
 //
 // B sequences, H heads, Hkv key-value heads, Tq queries, Tk keys, D head size.
-#include "core/cuda/kernels/attention_tiles.hpp"
+#include "core/cuda/kernels/attention_relative.hpp"
 #include "core/cuda/launch.hpp"
 
 namespace weft::cuda::attention {
@@ -16,18 +17,25 @@ template <int dim, bool few_queries>
 using ForwardPlan = std::conditional_t<(dim <= 256), NarrowPlan<dim, few_queries>, WidePlan<dim, 64>>;
 constexpr std::int64_t enough_blocks = 2 * 132;
 
-template <class T, class P>
+// Both the queries' forms stay in shared memory, which bounds the tile.
+template <int dim>
+using RelativePlan = std::conditional_t<(dim <= 96), Plan<dim, 128, 8, 64, 64>, Plan<dim, 128, 16, 32, 64>>;
+
+template <class T, class P, class Places>
 struct Forward {
   static constexpr int threads = P::threads;
+  static constexpr bool relative = Places::relative;
   using Keep = KeepBits<P::rows, P::cols>;
 
   Problem problem;
   Operand<const T> q, k, v;  // [B, Tq, H, D], [B, Tk, Hkv, D]
   Operand<T> out;            // [B, Tq, H, D]
   float* lse;                // [B, H, Tq] or null
+  Places places;
 
   static std::size_t shared_bytes(const Problem& problem) {
-    const std::size_t floats = P::resident_floats + P::score_floats + P::stage_floats;
+    std::size_t floats = P::resident_floats + P::score_floats + P::stage_floats;
+    if (relative) floats += P::resident_floats + Band<P>::floats;
     return floats * sizeof(float) + (problem.dropout.key ? Keep::bytes : 0);
   }
 
@@ -58,11 +66,43 @@ struct Forward {
     }
   }
 
+  // s += (q + v)·r of the tile's distances. Chunk c of the tile from k0 on has the distances of chunk c − 1 of the tile
+  // before, so planes go round.
+  template <class Next>
+  WEFT_DEVICE void add_positions(const Block& block, Products<T, P>& products, const float* queries,
+                                 const Band<P>& band, const QueryTile& tile, std::int64_t k0, typename P::Scores& s,
+                                 Next&& next) const {
+    constexpr int chunks = Band<P>::chunks;
+    const int turn = static_cast<int>(k0 / P::cols % chunks);
+    const auto plane_of = [&](int chunk) { return (turn + chunks - chunk) % chunks; };
+    for (int chunk = k0 == 0 ? chunks - 1 : 0; chunk >= 0; --chunk) {
+      typename P::Scores g;
+      products.scores(queries, chunk_of(tile, k0, chunk), g, [&] {
+        if (chunk > 0)
+          products.fetch_for_scores(chunk_of(tile, k0, chunk - 1));
+        else
+          next();
+      });
+      band.put(products.place(), g, plane_of(chunk));
+    }
+    block.sync();
+    for_scores<P>(products.place(), [&](int i, int j, int row, int col) {
+      const int element = row - col + P::cols - 1;
+      s[i][j] += band.plane(plane_of(element / P::cols))[row * P::score_stride + element % P::cols];
+    });
+  }
+  WEFT_DEVICE WindowRows<const T> chunk_of(const QueryTile& tile, std::int64_t k0, int chunk) const {
+    const std::int64_t first = Band<P>::first_distance(problem, tile.first, k0) + chunk * P::cols;
+    return places.distances(tile.head, first, P::cols);
+  }
+
   WEFT_DEVICE void operator()(const Block& block) const {
     float* resident = block.shared<float>();
     float* probabilities = resident + P::resident_floats;
     float* stage = probabilities + P::score_floats;
-    float* bits = stage + P::stage_floats;
+    float* for_place = stage + P::stage_floats;
+    const Band<P> band{for_place + (relative ? P::resident_floats : 0)};
+    float* bits = band.planes + (relative ? Band<P>::floats : 0);
 
     const QueryTile tile(problem, block, P::rows);
     const std::int64_t end = problem.visible_keys(tile.first + tile.count - 1), kv_head = tile.head / problem.group();
@@ -72,7 +112,13 @@ struct Forward {
 
     Products<T, P> products(block, stage);
     const Place<P>& place = products.place();
-    products.load_resident(q.rows(tile.batch, tile.head, tile.first, tile.count), problem.scale * log2_e, resident);
+    const Rows<const T> queries = q.rows(tile.batch, tile.head, tile.first, tile.count);
+    if constexpr (relative) {
+      products.load_resident(places.for_content(queries, tile.head), problem.scale * log2_e, resident);
+      products.load_resident(places.for_place(queries, tile.head), problem.scale * log2_e, for_place);
+    } else {
+      products.load_resident(queries, problem.scale * log2_e, resident);
+    }
     typename P::Sums sums;
     clear<P>(sums);
     Softmax softmax;
@@ -87,7 +133,14 @@ struct Forward {
       Keep keep{};
       if (problem.dropout.key) keep = Keep::fill(block, problem, tile.batch, tile.head, tile.first, k0, bits);
       typename P::Scores s;
-      products.scores(resident, tile_of(k, k0), s, [&] { products.fetch_for_sums(tile_of(v, k0)); });
+      const auto fetch_values = [&] { products.fetch_for_sums(tile_of(v, k0)); };
+      if constexpr (relative) {
+        products.scores(resident, tile_of(k, k0), s,
+                        [&] { products.fetch_for_scores(chunk_of(tile, k0, k0 == 0 ? Band<P>::chunks - 1 : 0)); });
+        add_positions(block, products, for_place, band, tile, k0, s, fetch_values);
+      } else {
+        products.scores(resident, tile_of(k, k0), s, fetch_values);
+      }
 
       const int keys = tile_of(k, k0).count, diagonal = problem.diagonal(tile.first, k0, P::rows, P::cols);
       if (keys < P::cols || diagonal < P::cols)
@@ -125,26 +178,30 @@ struct Forward {
 
 }  // namespace
 
-void forward_on_cores(ExecContext& exec, View q, View k, View v, const AttentionSpec& spec, MutView out, MutView lse) {
+void forward_on_cores(ExecContext& exec, View q, View k, View v, const AttentionSpec& spec, MutView out, MutView lse,
+                      const RelativePositions* positions) {
   const Problem problem(q, k, spec);
   const std::int64_t heads = problem.batch * problem.heads;
-  const auto start = [&]<class T, class P>() {
+  const auto start = [&]<class T, class P>(const auto& places) {
     constexpr int width = pack_width<T>;
-    const Forward<T, P> kernel{problem,
-                               operand<T, width>(q),
-                               operand<T, width>(k),
-                               operand<T, width>(v),
-                               operand<T, 4>(out),
-                               static_cast<float*>(lse.data)};
+    const Forward<T, P, std::remove_cvref_t<decltype(places)>> kernel{problem,
+                                                                      operand<T, width>(q),
+                                                                      operand<T, width>(k),
+                                                                      operand<T, width>(v),
+                                                                      operand<T, 4>(out),
+                                                                      static_cast<float*>(lse.data),
+                                                                      places};
     launch(exec, ceil_div(problem.q_len, P::rows) * heads, kernel, kernel.shared_bytes(problem));
   };
   const bool few_queries = ceil_div(problem.q_len, 128) * heads < enough_blocks;
   dispatch_float(q.dtype, [&]<class T>() {
     dispatch_dim(q.shape[3], [&]<int dim>() {
-      if (few_queries)
-        start.template operator()<T, ForwardPlan<dim, true>>();
+      if (positions)
+        start.template operator()<T, RelativePlan<dim>>(positions_of<T>(*positions));
+      else if (few_queries)
+        start.template operator()<T, ForwardPlan<dim, true>>(NoPositions{});
       else
-        start.template operator()<T, ForwardPlan<dim, false>>();
+        start.template operator()<T, ForwardPlan<dim, false>>(NoPositions{});
     });
   });
 }

@@ -12,9 +12,12 @@ inline constexpr float log2_e = 1.44269504088896341f;
 inline constexpr float infinity = __builtin_inff();
 
 /// The kernels that any GPU runs, on CUDA cores in f32. Arguments are checked, and there is something to do.
-void forward_on_cores(ExecContext& exec, View q, View k, View v, const AttentionSpec& spec, MutView out, MutView lse);
+/// Positions and their gradients may be null.
+void forward_on_cores(ExecContext& exec, View q, View k, View v, const AttentionSpec& spec, MutView out, MutView lse,
+                      const RelativePositions* positions);
 void backward_on_cores(ExecContext& exec, View q, View k, View v, View out, View lse, View dout,
-                       const AttentionSpec& spec, MutView dq, MutView dk, MutView dv);
+                       const AttentionSpec& spec, MutView dq, MutView dk, MutView dv,
+                       const RelativePositions* positions, const RelativeGradients* gradients);
 
 /// Rows in a tile of at most `most`, of `left` that there are.
 WEFT_DEVICE int tile_size(std::int64_t left, int most) { return left < most ? static_cast<int>(left) : most; }
@@ -26,6 +29,9 @@ struct Rows {
   std::int64_t stride;
   int count, dim;
   bool packed;  // whether they go in packs
+
+  WEFT_DEVICE bool holds(int row) const { return row < count; }
+  WEFT_DEVICE const float* bias() const { return nullptr; }
 };
 
 /// An operand [B, length, heads, dim].

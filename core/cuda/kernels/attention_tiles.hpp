@@ -85,7 +85,8 @@ struct Chunk {
   Pack<T, width> packs[each];
 
   /// Elements from (first_row, first_col) on; zeros beyond the rows' ends.
-  WEFT_DEVICE void fetch(int thread, const Rows<const T>& from, int first_row, int first_col) {
+  template <class Source>
+  WEFT_DEVICE void fetch(int thread, const Source& from, int first_row, int first_col) {
     // The rows and columns of the thread's packs are a fixed step apart where a row's packs divide the threads.
     constexpr bool even = threads % row_packs == 0;
     const int row = first_row + thread / row_packs, col = first_col + thread % row_packs * width;
@@ -103,7 +104,9 @@ struct Chunk {
     }
   }
 
-  WEFT_DEVICE void put(int thread, float* to, int stride, float scale = 1.0f) const {
+  /// What was fetched from (.., first_col) on, plus the source's bias, times `scale`.
+  template <class Source>
+  WEFT_DEVICE void put(int thread, const Source& from, int first_col, float* to, int stride, float scale = 1.0f) const {
     WEFT_UNROLL
     for (int i = 0; i < each; ++i) {
       const int index = thread + i * threads;
@@ -113,16 +116,24 @@ struct Chunk {
       for (int k = 0; k < width; k += 4) {
         Pack<float, 4> floats;
         WEFT_UNROLL
-        for (int c = 0; c < 4; ++c) floats.at[c] = to_float(packs[i].at[k + c]) * scale;
+        for (int c = 0; c < 4; ++c) {
+          float value = to_float(packs[i].at[k + c]);
+          if (const float* bias = from.bias()) {
+            const int col = first_col + index % row_packs * width + k + c;
+            if (col < from.dim) value += bias[col];
+          }
+          floats.at[c] = value * scale;
+        }
         store_pack(at + k, floats);
       }
     }
   }
 
  private:
-  WEFT_DEVICE static void fetch_pack(Pack<T, width>& pack, const Rows<const T>& from, const T* at, int row, int col) {
+  template <class Source>
+  WEFT_DEVICE static void fetch_pack(Pack<T, width>& pack, const Source& from, const T* at, int row, int col) {
     pack = {};
-    if (row >= from.count) return;
+    if (!from.holds(row)) return;
     if (from.packed) {
       if (col < from.dim) pack = load_pack<width>(at);
     } else {
@@ -203,22 +214,29 @@ class Products {
 
   WEFT_DEVICE const Place<P>& place() const { return place_; }
 
-  WEFT_DEVICE void fetch_for_scores(const Rows<const T>& from) { deep_.fetch(block_.thread(), from, 0, 0); }
-  WEFT_DEVICE void fetch_for_sums(const Rows<const T>& from) { tall_.fetch(block_.thread(), from, 0, 0); }
+  template <class Source>
+  WEFT_DEVICE void fetch_for_scores(const Source& from) {
+    deep_.fetch(block_.thread(), from, 0, 0);
+  }
+  template <class Source>
+  WEFT_DEVICE void fetch_for_sums(const Source& from) {
+    tall_.fetch(block_.thread(), from, 0, 0);
+  }
 
   /// The operand that stays, times `scale`.
-  WEFT_DEVICE void load_resident(const Rows<const T>& from, float scale, float* to) {
+  template <class Source>
+  WEFT_DEVICE void load_resident(const Source& from, float scale, float* to) {
     for (int first = 0; first < P::rows; first += P::tall) {
       tall_.fetch(block_.thread(), from, first, 0);
-      tall_.put(block_.thread(), to + first * P::resident_stride, P::resident_stride, scale);
+      tall_.put(block_.thread(), from, 0, to + first * P::resident_stride, P::resident_stride, scale);
     }
   }
 
-  template <class Next>
-  WEFT_DEVICE void scores(const float* resident, const Rows<const T>& from, typename P::Scores& s, Next&& next) {
+  template <class Source, class Next>
+  WEFT_DEVICE void scores(const float* resident, const Source& from, typename P::Scores& s, Next&& next) {
     for_scores<P>(place_, [&](int i, int j, int, int) { s[i][j] = 0; });
     for (int first = 0; first < P::dim; first += P::deep) {
-      deep_.put(block_.thread(), stage_, P::deep_stride);
+      deep_.put(block_.thread(), from, first, stage_, P::deep_stride);
       block_.sync();
       if (first + P::deep < P::dim)
         deep_.fetch(block_.thread(), from, 0, first + P::deep);
@@ -229,10 +247,10 @@ class Products {
     }
   }
 
-  template <class Next>
-  WEFT_DEVICE void sums(const float* weights, const Rows<const T>& from, typename P::Sums& sums, Next&& next) {
+  template <class Source, class Next>
+  WEFT_DEVICE void sums(const float* weights, const Source& from, typename P::Sums& sums, Next&& next) {
     for (int first = 0; first < P::cols; first += P::tall) {
-      tall_.put(block_.thread(), stage_, P::dim);
+      tall_.put(block_.thread(), from, 0, stage_, P::dim);
       block_.sync();
       if (first + P::tall < P::cols)
         tall_.fetch(block_.thread(), from, first + P::tall, 0);

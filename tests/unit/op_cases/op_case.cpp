@@ -6,8 +6,9 @@ namespace weft::test {
 
 std::vector<OpCase> all_op_cases() {
   std::vector<OpCase> all;
-  for (const auto family : {norm_cases, dropout_cases, elementwise_cases, embedding_cases, attention_cases,
-                            linear_cases, cross_entropy_cases, optim_cases, scan_cases, recurrent_cases, channel_cases}) {
+  for (const auto family :
+       {norm_cases, dropout_cases, elementwise_cases, embedding_cases, attention_cases, relative_attention_cases,
+        linear_cases, cross_entropy_cases, optim_cases, scan_cases, recurrent_cases, channel_cases}) {
     std::vector<OpCase> cases = family();
     std::move(cases.begin(), cases.end(), std::back_inserter(all));
   }

@@ -60,6 +60,7 @@ std::vector<OpCase> dropout_cases();
 std::vector<OpCase> elementwise_cases();
 std::vector<OpCase> embedding_cases();
 std::vector<OpCase> attention_cases();
+std::vector<OpCase> relative_attention_cases();
 std::vector<OpCase> linear_cases();
 std::vector<OpCase> cross_entropy_cases();
 std::vector<OpCase> optim_cases();
