@@ -81,9 +81,8 @@ LensSpec spec_of(const Options& options, int ranks) {
 }  // namespace
 
 ExitStatus run_lens(const Options& options) {
-  return with_ranks(options, [&](MpiRuntime& mpi, CommLog& log) {
-    LensSpec spec = spec_of(options, mpi.size());
-    Session session(options, mpi, log);
+  return with_session(options, [&](Session& session) {
+    LensSpec spec = spec_of(options, session.mpi().size());
     spec.compute = session.compute();
     LensBar bar;
     LensHooks hooks;
@@ -95,7 +94,7 @@ ExitStatus run_lens(const Options& options) {
       return ExitStatus::stopped;
     }
     constexpr double patience_seconds = 600;
-    log.set_phase("report", patience_seconds);
+    session.log().set_phase("report", patience_seconds);
     from_first_rank(session.world(), [&] {
       const std::filesystem::path page = write_lens(*result, options.run.out);
       if (options.run.json)
