@@ -3,6 +3,7 @@
 #include <map>
 
 #include "models/registry.hpp"
+#include "parallel/layers/channels.hpp"
 #include "tests/distributed/mpi_test.hpp"
 #include "tests/distributed/train/breakable_transport.hpp"
 #include "tests/distributed/train/training.hpp"
@@ -113,6 +114,17 @@ TEST_F(LayoutsTest, ChunksOfTheBoomLayerOverTensorParallelRanksEqualOneRank) {
   }
 }
 
+TEST_F(LayoutsTest, FewerChannelsThanRanksAreRefused) {
+  const int ranks = world().size();
+  if (ranks == 1) return;
+  Mesh mesh(world(), comm_log(), {1, 1, 1, ranks});
+  ParameterStore store;
+  EXPECT_EQ(user_error([&] {
+              held_channels({Builder(store), mesh}, ranks - 1);
+            }),
+            fmt::format("--tp: found {}; {} channels go over that many ranks or fewer", ranks, ranks - 1));
+}
+
 TEST_F(LayoutsTest, TokensOfALinearRecurrenceOverSequenceParallelRanksEqualOneRank) {
   const int ranks = world().size();
   if (ranks == 1 || ranks > 4) return;
@@ -148,6 +160,9 @@ TEST_F(LayoutsTest, TokensOfARecurrenceThatGoesFromRankToRankInPartsOfTheBatchEq
       layout.mesh = {1, 2, 2, 1};
       layout.zero = ZeroStage::parameters;
       layout.recompute = mixer == "gru" ? Recompute::attention : Recompute::block;
+      expect_equal(layout, name_of(layout));
+      layout.mesh = {1, 1, 2, 2};
+      layout.micro_batch = batch;
       expect_equal(layout, name_of(layout));
     }
 }
