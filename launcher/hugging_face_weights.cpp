@@ -7,6 +7,7 @@
 
 #include "core/base/dtype.hpp"
 #include "core/base/error.hpp"
+#include "core/io/json_excerpt.hpp"
 #include "core/io/mapped_file.hpp"
 
 namespace weft {
@@ -95,7 +96,7 @@ void HuggingFaceWeights::open_index(const fs::path& index) {
     const std::string file = value.is_string() ? value.get<std::string>() : std::string();
     if (file.empty() || fs::path(file).filename() != file)
       fail_user("{}: `weight_map`: tensor {}: found {}, a file's name would be right", index.string(), tensor,
-                value.dump(-1, ' ', true, json::error_handler_t::replace));
+                json_excerpt(value));
     files[tensor] = file;
     names.insert(file);
   }

@@ -56,11 +56,11 @@ ExitStatus run(const std::vector<std::string>& arguments) {
   }
   const std::string& name = arguments.front();
   if (name == "--help" || name == "-h" || name == "help") {
-    fmt::print("{}", overview());
+    print_output("{}", overview());
     return ExitStatus::done;
   }
   if (name == "--version") {
-    fmt::print("weft {}\n", WEFT_VERSION);
+    print_output("weft {}\n", WEFT_VERSION);
     return ExitStatus::done;
   }
   const std::span<const std::string> rest = std::span(arguments).subspan(1);
@@ -68,7 +68,7 @@ ExitStatus run(const std::vector<std::string>& arguments) {
   for (const Command& command : commands) {
     if (command.name != name) continue;
     if (wants_help(rest)) {
-      fmt::print("{}", help_text(name));
+      print_output("{}", help_text(name));
       return ExitStatus::done;
     }
     return command.run(parse_options(name, rest, model_names()));

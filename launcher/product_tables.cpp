@@ -11,6 +11,7 @@
 #include "launcher/model_setup.hpp"
 #include "launcher/session.hpp"
 #include "launcher/sharding_setup.hpp"
+#include "launcher/standard_output.hpp"
 #include "launcher/step_setup.hpp"
 #include "parallel/comm/text_exchange.hpp"
 #include "parallel/zero.hpp"
@@ -68,10 +69,10 @@ void say_what_was_found(const ProductTable& table, const Options& options, std::
     first_us += choice.first_us;
     better += choice.algorithm != 0 ? 1 : 0;
   }
-  fmt::print("{}: {} products of {} ({} kinds of tokens, {} sequences of {} at a time, {}) on {}\n", options.run.tune,
+  print_output("{}: {} products of {} ({} kinds of tokens, {} sequences of {} at a time, {}) on {}\n", options.run.tune,
              table.choices.size(), options.model.name, options.model.vocab, micro_batch, options.train.seq,
              name_of(compute), table.device);
-  fmt::print("{} have a better algorithm than the first; all once take {:.2f} ms in place of {:.2f}\n", better,
+  print_output("{} have a better algorithm than the first; all once take {:.2f} ms in place of {:.2f}\n", better,
              us * 1e-3, first_us * 1e-3);
 }
 

@@ -66,13 +66,20 @@ class AddedTokens {
     auto& list = by_first_[static_cast<unsigned char>(text[0])];
     list.emplace_back(text, id);
     std::ranges::stable_sort(list, std::greater{}, [](const auto& one) { return one.first.size(); });
-    none_ = false;
+    longest_ = std::max(longest_, text.size());
+  }
+  /// Whether one of them lies on both sides of the place.
+  bool lies_across(std::string_view text, std::size_t position) const {
+    for (std::size_t at = position - std::min(position, longest_); at < position; ++at)
+      for (const auto& [token, id] : by_first_[static_cast<unsigned char>(text[at])])
+        if (token.size() > position - at && text.substr(at).starts_with(token)) return true;
+    return false;
   }
   /// Calls `plain` for text between them, `token` for each.
   template <class Plain, class Token>
   void split(std::string_view text, Plain plain, Token token) const {
     std::size_t begin = 0;
-    for (std::size_t at = 0; !none_ && at < text.size();) {
+    for (std::size_t at = 0; longest_ > 0 && at < text.size();) {
       const auto& list = by_first_[static_cast<unsigned char>(text[at])];
       const auto found =
           std::ranges::find_if(list, [&](const auto& one) { return text.substr(at).starts_with(one.first); });
@@ -89,7 +96,7 @@ class AddedTokens {
 
  private:
   std::array<std::vector<std::pair<std::string, std::int32_t>>, 256> by_first_;
-  bool none_ = true;
+  std::size_t longest_ = 0;
 };
 
 class ByteLevelBpe final : public Tokenizer {
@@ -127,6 +134,11 @@ class ByteLevelBpe final : public Tokenizer {
         token);
     const std::lock_guard lock(mutex_);
     caches_.push_back(std::move(cache));
+  }
+
+  bool parts_at(std::string_view text, std::size_t position) const override {
+    return content_.splitter && content_.splitter->parts_at(text, position) && !first_.lies_across(text, position) &&
+           !later_.lies_across(text, position);
   }
 
   std::string decode(std::span<const std::int32_t> tokens) const override {

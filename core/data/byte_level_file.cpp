@@ -8,6 +8,7 @@
 
 #include "core/base/error.hpp"
 #include "core/data/byte_level_bpe.hpp"
+#include "core/io/json_excerpt.hpp"
 
 namespace weft::detail {
 namespace {
@@ -51,10 +52,7 @@ class Reader {
  private:
   [[noreturn]] void refuse(std::string_view prefix, std::string_view name, const json& found,
                            std::string_view right) const {
-    constexpr std::size_t longest = 100;
-    std::string shown = found.dump(-1, ' ', true, json::error_handler_t::replace);
-    if (shown.size() > longest) shown = shown.substr(0, longest) + "…";
-    fail_user("file '{}': `{}{}`: found {}, {} would be right", file_, prefix, name, shown, right);
+    fail_user("file '{}': `{}{}`: found {}, {} would be right", file_, prefix, name, json_excerpt(found), right);
   }
   static const json& field(const json& object, std::string_view name) {
     static const json none;
@@ -172,6 +170,8 @@ class Reader {
       const std::int32_t id = read_id(field(token, "id"), prefix + "id", ids_.size() + list.size());
       if (const auto own = ids_.find(text.get<std::string>()); own != ids_.end()) {
         if (own->second != id) refuse(prefix, "id", id, fmt::format("{}, as the vocabulary says,", own->second));
+        if (to_bytes(own->first) != own->first)
+          refuse(prefix, "content", text, "a text whose characters stand for themselves");
         result.texts[static_cast<std::size_t>(id)].clear();
         taken_[static_cast<std::size_t>(id)] = false;
       }

@@ -15,17 +15,26 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::size_t piece_bytes = std::size_t{1} << 20;
+constexpr std::size_t search_bytes = std::size_t{1} << 20;
+constexpr std::size_t longest_piece = std::size_t{16} << 20;
 
 // Where to cut `text` at about `position`, with text on both sides: after the next newline, or, in text without lines,
 // before a blank, or at least before a character.
 std::size_t cut_near(std::string_view text, std::size_t position) {
-  const std::size_t newline = text.substr(position).substr(0, piece_bytes).find('\n');
+  const std::size_t newline = text.substr(position).substr(0, search_bytes).find('\n');
   if (newline != std::string_view::npos && position + newline + 1 < text.size()) return position + newline + 1;
-  const std::size_t begin = position - std::min(position, piece_bytes);
+  const std::size_t begin = position - std::min(position, search_bytes);
   const std::size_t blank = text.substr(begin, position - begin).rfind(' ');
   if (blank != std::string_view::npos && begin + blank > 0) return begin + blank;
   return position - detail::incomplete_utf8_tail(text.substr(0, position));
+}
+
+// The first place from `position` on where parts have the tokens of the whole; a longer search than longest_piece costs memory.
+std::size_t cut_between_tokens(std::string_view text, std::size_t position, const Tokenizer& tokenizer) {
+  const std::size_t last = std::min(text.size(), std::max(position, longest_piece));
+  for (std::size_t at = std::max<std::size_t>(1, position); at < last; ++at)
+    if (tokenizer.parts_at(text, at)) return at;
+  return last == text.size() ? last : cut_near(text, last);
 }
 
 struct Part {
@@ -83,12 +92,14 @@ class Progress {
   std::int64_t done_ = 0;
 };
 
-void for_each_piece(const std::vector<Part>& parts, Progress& progress,
+// Pieces of `bytes` or more, which `cut` ends.
+void for_each_piece(const std::vector<Part>& parts, std::size_t bytes, Progress& progress,
+                    const std::function<std::size_t(std::string_view, std::size_t)>& cut,
                     const std::function<void(std::string_view)>& each) {
   for (const Part& part : parts) {
     std::string_view rest = part.text;
     while (!rest.empty()) {
-      const std::size_t end = rest.size() <= piece_bytes ? rest.size() : cut_near(rest, piece_bytes);
+      const std::size_t end = rest.size() <= bytes ? rest.size() : cut(rest, bytes);
       each(rest.substr(0, end));
       progress.advance(end);
       rest.remove_prefix(end);
@@ -97,10 +108,13 @@ void for_each_piece(const std::vector<Part>& parts, Progress& progress,
 }
 
 TokenFileMeta encode_parts(const std::vector<Part>& parts, const Tokenizer& tokenizer, const fs::path& path,
-                           Progress& progress, const FileSystem& files) {
+                           std::size_t piece_bytes, Progress& progress, const FileSystem& files) {
   TokenWriter writer(path, tokenizer.vocab_size(), std::string(tokenizer.file_name()), files);
   std::vector<std::int32_t> tokens;
-  for_each_piece(parts, progress, [&](std::string_view piece) {
+  const auto cut = [&](std::string_view text, std::size_t position) {
+    return cut_between_tokens(text, position, tokenizer);
+  };
+  for_each_piece(parts, piece_bytes, progress, cut, [&](std::string_view piece) {
     tokens.clear();
     tokenizer.encode(piece, tokens);
     writer.write(tokens, static_cast<std::int64_t>(piece.size()));
@@ -137,22 +151,25 @@ PrepareResult prepare(const PrepareOptions& options, const FileSystem& files) {
   const std::int64_t train_bytes = bytes_of(parts.train);
   Progress progress(options, train_bytes * (trains ? 2 : 1) + bytes_of(parts.valid));
 
-  const TokenizerPtr tokenizer = options.tokenizer.empty()
-                                     ? train_tokenizer(options.training,
-                                                       [&](const std::function<void(std::string_view)>& each) {
-                                                         for_each_piece(parts.train, progress, each);
-                                                       })
-                                     : load_tokenizer(options.tokenizer);
+  const TokenizerPtr tokenizer =
+      options.tokenizer.empty()
+          ? train_tokenizer(options.training,
+                            [&](const std::function<void(std::string_view)>& each) {
+                              for_each_piece(parts.train, options.piece_bytes, progress, cut_near, each);
+                            })
+          : load_tokenizer(options.tokenizer);
 
   AtomicFolder folder(options.output, files);
   tokenizer->save(folder.path() / tokenizer->file_name(), files);
   PrepareResult result;
   result.vocab_size = tokenizer->vocab_size();
-  const TokenFileMeta train = encode_parts(parts.train, *tokenizer, folder.path() / "train.bin", progress, files);
+  const TokenFileMeta train =
+      encode_parts(parts.train, *tokenizer, folder.path() / "train.bin", options.piece_bytes, progress, files);
   result.train_tokens = train.tokens;
   result.train_bytes = train.text_bytes;
   if (!parts.valid.empty()) {
-    const TokenFileMeta valid = encode_parts(parts.valid, *tokenizer, folder.path() / "valid.bin", progress, files);
+    const TokenFileMeta valid =
+        encode_parts(parts.valid, *tokenizer, folder.path() / "valid.bin", options.piece_bytes, progress, files);
     result.valid_tokens = valid.tokens;
     result.valid_bytes = valid.text_bytes;
   }

@@ -21,6 +21,7 @@ struct PrepareOptions {
   ExistingOutput existing = ExistingOutput::refuse;
   TokenizerTraining training;
   std::filesystem::path tokenizer;  ///< a saved tokenizer to use instead of training one
+  std::size_t piece_bytes = std::size_t{1} << 20;  ///< of text that is read at a time, about
   /// Called now and then with bytes done and bytes in all.
   std::function<void(std::int64_t done, std::int64_t total)> progress;
 };
@@ -33,9 +34,10 @@ struct PrepareResult {
   std::int64_t valid_bytes = 0;
 };
 
-/// Reads and writes in pieces; the output folder appears complete or not at all. The tokenizer is trained on the
-/// training part alone. `replace` replaces only a folder that prepare wrote. Throws UserError on bad input, IoError on
-/// a failed write.
+/// Reads and writes in pieces, with the tokens that the training and the validation part of each input have as a whole (only
+/// text without a place to part it for 16 MiB is cut all the same). The output folder appears complete or not at all. The
+/// tokenizer is trained on the training part alone. `replace` replaces only a folder that prepare wrote. Throws UserError on
+/// bad input, IoError on a failed write.
 PrepareResult prepare(const PrepareOptions& options, const FileSystem& files = FileSystem::posix());
 
 }  // namespace weft

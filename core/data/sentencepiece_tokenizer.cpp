@@ -110,6 +110,8 @@ class SentencePieceTokenizer final : public Tokenizer {
     }
   }
 
+  bool parts_at(std::string_view text, std::size_t position) const override { return text[position - 1] == '\n'; }
+
   std::string decode(std::span<const std::int32_t> tokens) const override {
     for (const std::int32_t token : tokens)
       if (token < 0 || token >= vocab_size())

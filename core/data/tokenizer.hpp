@@ -35,8 +35,11 @@ class Tokenizer {
   virtual std::int64_t vocab_size() const = 0;
   /// Whether token i is byte i, so that a file's bytes are its tokens.
   virtual bool is_bytes() const { return false; }
-  /// Appends the tokens of `text` to `tokens`. A long text may be given in pieces that end after a newline.
+  /// Appends the tokens of `text` to `tokens`.
   virtual void encode(std::string_view text, std::vector<std::int32_t>& tokens) const = 0;
+  /// Whether the tokens before and after that place are those of the two parts: a long text may be encoded in such parts.
+  /// 0 < position < text.size(). (Of foreign sentencepiece models nothing is known; they are parted after lines.)
+  virtual bool parts_at(std::string_view text, std::size_t position) const = 0;
   /// Tokens outside the vocabulary throw UserError.
   virtual std::string decode(std::span<const std::int32_t> tokens) const = 0;
   /// The name that save() wants, of tokenizer_files.

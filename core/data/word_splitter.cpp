@@ -16,6 +16,8 @@ constexpr std::string_view llama3_pattern =
 constexpr std::string_view qwen2_pattern =
     R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
 
+bool is_continuation(char c) { return (static_cast<unsigned char>(c) & 0xc0) == 0x80; }
+
 bool is_line_end(char c) { return c == '\r' || c == '\n'; }
 
 // Case folding takes the long s for an s.
@@ -39,6 +41,20 @@ std::size_t WordSplitter::first_word(std::string_view text) const {
 WordSplitter::Step WordSplitter::at(std::string_view text, std::size_t position) const {
   const Character character = first_character(text.substr(position));
   return {classes_(character.code), character.code, character.bytes};
+}
+
+// White space is at the head of a word, or a word of its own; but in Llama 3's way line ends belong to the signs or the white
+// space before them.
+bool WordSplitter::parts_at(std::string_view text, std::size_t position) const {
+  constexpr std::size_t longest_character = 4;
+  std::size_t begin = position - 1;
+  while (begin > 0 && position - begin < longest_character && is_continuation(text[begin])) --begin;
+  const Step before = at(text, begin), after = at(text, position);
+  if (before.bytes != position - begin) return false;
+  if (before.kind == CharacterClass::space)
+    return style_ == Style::llama3 && is_line_end(text[begin]) && after.kind != CharacterClass::space;
+  return after.kind == CharacterClass::space &&
+         (style_ == Style::gpt2 || before.kind != CharacterClass::other || !is_line_end(text[position]));
 }
 
 // The end of the characters of one class from there.

@@ -16,6 +16,9 @@ class WordSplitter {
 
   /// Bytes of the word that `text` (not empty) begins with.
   std::size_t first_word(std::string_view text) const;
+  /// Whether a word ends there, whatever the text is further away. 0 < position < text.size(). It knows places before white
+  /// space and after line ends, not all.
+  bool parts_at(std::string_view text, std::size_t position) const;
 
  private:
   enum class Style : std::uint8_t { gpt2, llama3 };

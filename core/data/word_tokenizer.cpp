@@ -64,6 +64,11 @@ class WordTokenizer final : public Tokenizer {
         [&] { tokens.push_back(end_of_line_token); });
   }
 
+  bool parts_at(std::string_view text, std::size_t position) const override {
+    const auto is_white = [](char c) { return c == '\n' || blanks.find(c) != std::string_view::npos; };
+    return is_white(text[position - 1]) || is_white(text[position]);
+  }
+
   std::string decode(std::span<const std::int32_t> tokens) const override {
     std::string text;
     for (const std::int32_t token : tokens) {

@@ -18,6 +18,7 @@
 #include "launcher/report.hpp"
 #include "launcher/run_files.hpp"
 #include "launcher/run_folder.hpp"
+#include "launcher/standard_output.hpp"
 
 namespace weft {
 namespace {
@@ -114,7 +115,7 @@ ExitStatus run_demo(const Options& options) {
   const RunFolder folder(options.run.out);
   folder.write_sample(sample.text);
   const std::filesystem::path report = write_report(folder.root());
-  if (!options.run.quiet) fmt::print("\nA sample:\n\n{}\nReport: {}\n", sample.text, report.string());
+  if (!options.run.quiet) print_output("\nA sample:\n\n{}\nReport: {}\n", sample.text, report.string());
   return ExitStatus::done;
 }
 

@@ -15,6 +15,7 @@
 #include "launcher/progress.hpp"
 #include "launcher/ranks.hpp"
 #include "launcher/session.hpp"
+#include "launcher/standard_output.hpp"
 #include "parallel/comm/text_exchange.hpp"
 
 namespace weft {
@@ -88,8 +89,8 @@ std::string memory_text(std::uint64_t bytes) { return fmt::format("{:.1f} GiB", 
 void print_text(const HostFacts& host, const std::vector<RankFacts>& ranks, bool planned, const Rates& rates,
                 const GpuReport& gpus, const std::vector<Finding>& findings) {
   const json version = versions();
-  const auto row = [](const char* name, const std::string& value) { fmt::print("  {:<14} {}\n", name, value); };
-  fmt::print("Versions\n");
+  const auto row = [](const char* name, const std::string& value) { print_output("  {:<14} {}\n", name, value); };
+  print_output("Versions\n");
   row("weft", version["weft"]);
   row("compiler", version["compiler"]);
   const auto library = [&](const char* name, const json& found, const char* otherwise) {
@@ -97,7 +98,7 @@ void print_text(const HostFacts& host, const std::vector<RankFacts>& ranks, bool
   };
   library("MPI", version["mpi"], "none: one rank");
   library("oneDNN", version["onednn"], "none: bf16 products by vector kernels");
-  fmt::print("\nHost {}\n", host.host);
+  print_output("\nHost {}\n", host.host);
   const Topology& topology = host.topology;
   row("processor", topology.cpu_model);
   row("cores", fmt::format("{} of {}, {} NUMA node{}{}", topology.cores.size(), topology.machine_cores,
@@ -110,19 +111,19 @@ void print_text(const HostFacts& host, const std::vector<RankFacts>& ranks, bool
   row("/dev/shm", memory_text(host.shared_memory_bytes));
   row("GPUs", topology.gpus.empty() ? "none" : std::to_string(topology.gpus.size()));
   row("starters", host.starters.empty() ? "none" : fmt::format("{}", fmt::join(host.starters, " ")));
-  fmt::print("\n{}\n{}", planned ? "Ranks as `weft launch` would place them" : "Ranks", format_ranks(ranks));
-  fmt::print("\nMeasured on rank 0\n");
+  print_output("\n{}\n{}", planned ? "Ranks as `weft launch` would place them" : "Ranks", format_ranks(ranks));
+  print_output("\nMeasured on rank 0\n");
   row("f32 products", fmt::format("{:.0f} GFLOP/s", rates.f32_gflops));
   if (rates.bf16_gflops > 0) row("bf16 products", fmt::format("{:.0f} GFLOP/s", rates.bf16_gflops));
   row("memory copy", fmt::format("{:.1f} GB/s", rates.copy_gb_per_s));
   if (rates.all_reduce_gb_per_s)
     row("all-reduce", fmt::format("{:.2f} GB/s (16 MiB, bus)", *rates.all_reduce_gb_per_s));
-  fmt::print("\nGPUs\n{}\n", format_gpus(gpus));
+  print_output("\nGPUs\n{}\n", format_gpus(gpus));
   for (const Finding& finding : findings)
-    fmt::print("{}: {}.\n      {}\n", finding.severity == Severity::trap ? "TRAP" : "note", finding.what,
+    print_output("{}: {}.\n      {}\n", finding.severity == Severity::trap ? "TRAP" : "note", finding.what,
                finding.advice);
   const auto traps = std::ranges::count(findings, Severity::trap, &Finding::severity);
-  fmt::print("{}\n", traps == 0 ? "No trap was found."
+  print_output("{}\n", traps == 0 ? "No trap was found."
                                 : fmt::format("{} trap{} found.", traps, traps == 1 ? " was" : "s were"));
 }
 
@@ -138,7 +139,7 @@ void print_all(const Options& options, const HostFacts& host, const std::vector<
   for (const RankFacts& rank : ranks) all["ranks"].push_back(to_json(rank));
   all["findings"] = json::array();
   for (const Finding& finding : findings) all["findings"].push_back(to_json(finding));
-  fmt::print("{}\n", all.dump(2));
+  print_output("{}\n", all.dump(2));
 }
 
 }  // namespace

@@ -8,6 +8,7 @@
 #include "launcher/logits.hpp"
 #include "launcher/run_tokenizer.hpp"
 #include "launcher/signals.hpp"
+#include "launcher/standard_output.hpp"
 
 namespace weft {
 namespace {
@@ -77,10 +78,10 @@ ExitStatus eval_checkpoint(const Options& options, Session& session) {
                           {"perplexity", std::exp(result->loss)},
                           {"targets", result->targets}};
     if (result->bits_per_byte) row["bpb"] = *result->bits_per_byte;
-    fmt::print("{}\n", row.dump());
+    print_output("{}\n", row.dump());
     return ExitStatus::done;
   }
-  fmt::print("{}\nloss {:.4f} nats a token, perplexity {:.3f}{}, {} targets\n", saved.folder.string(), result->loss,
+  print_output("{}\nloss {:.4f} nats a token, perplexity {:.3f}{}, {} targets\n", saved.folder.string(), result->loss,
              std::exp(result->loss),
              result->bits_per_byte ? fmt::format(", {:.4f} bits a byte", *result->bits_per_byte) : std::string(),
              result->targets);

@@ -11,6 +11,7 @@
 #include "launcher/hugging_face.hpp"
 #include "launcher/ranks.hpp"
 #include "launcher/run_tokenizer.hpp"
+#include "launcher/standard_output.hpp"
 
 namespace weft {
 namespace {
@@ -96,7 +97,7 @@ ExitStatus export_checkpoint(const Options& options, MpiRuntime& mpi, CommLog& l
   const std::string tokenizer = write_tokenizer(out, saved);
   write_safetensors(out / weights_name, sources, {{"format", "pt"}});
   if (!options.run.quiet)
-    fmt::print("{}\n{} parameters of {} as {}, {}\n", out.string(), saved.built->store.global_numel(),
+    print_output("{}\n{} parameters of {} as {}, {}\n", out.string(), saved.built->store.global_numel(),
                saved.folder.string(), described.at("architectures").at(0).get<std::string>(), tokenizer);
   return ExitStatus::done;
 }

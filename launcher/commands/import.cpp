@@ -12,6 +12,7 @@
 #include "launcher/options_check.hpp"
 #include "launcher/ranks.hpp"
 #include "launcher/saved_model.hpp"
+#include "launcher/standard_output.hpp"
 #include "parallel/checkpoint.hpp"
 
 namespace weft {
@@ -96,7 +97,7 @@ ExitStatus import_model(const Options& options, MpiRuntime& mpi, CommLog& log) {
     fail("{}", *error);
   folder.commit();
   if (!options.run.quiet)
-    fmt::print("{}\n{} parameters of {}, {} of {} tokens{}\n", out.string(), built->store.global_numel(), from.string(),
+    print_output("{}\n{} parameters of {}, {} of {} tokens{}\n", out.string(), built->store.global_numel(), from.string(),
                trained.model.name, config.vocab,
                found.tokenizer ? fmt::format(", {} tokenizer", found.tokenizer->kind()) : "");
   if (!options.run.quiet) {

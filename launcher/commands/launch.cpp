@@ -10,6 +10,7 @@
 #include "launcher/launch_run.hpp"
 #include "launcher/option_values.hpp"
 #include "launcher/run_folder.hpp"
+#include "launcher/standard_output.hpp"
 
 namespace weft {
 namespace {
@@ -28,7 +29,7 @@ ExitStatus run_launch(const Options& options) {
   }
   const std::span<const std::string> arguments = std::span(program).subspan(1);
   if (wants_help(arguments)) {
-    fmt::print("{}", help_text(name));
+    print_output("{}", help_text(name));
     return ExitStatus::done;
   }
   // Wrong options end here with one line, before any rank is started.

@@ -12,6 +12,7 @@
 #include "launcher/progress.hpp"
 #include "launcher/ranks.hpp"
 #include "launcher/signals.hpp"
+#include "launcher/standard_output.hpp"
 #include "models/registry.hpp"
 #include "parallel/comm/text_exchange.hpp"
 
@@ -98,9 +99,9 @@ ExitStatus run_lens(const Options& options) {
     from_first_rank(session.world(), [&] {
       const std::filesystem::path page = write_lens(*result, options.run.out);
       if (options.run.json)
-        fmt::print("{}\n", lens_json(*result).dump());
+        print_output("{}\n", lens_json(*result).dump());
       else
-        fmt::print("{}\n{}\n", format_lens(*result), page.string());
+        print_output("{}\n{}\n", format_lens(*result), page.string());
       return std::string{};
     });
     return ExitStatus::done;

@@ -7,6 +7,7 @@
 #include "launcher/commands.hpp"
 #include "launcher/placement.hpp"
 #include "launcher/progress.hpp"
+#include "launcher/standard_output.hpp"
 
 namespace weft {
 namespace {
@@ -54,7 +55,7 @@ ExitStatus run_prepare(const Options& options) {
     };
   const PrepareResult result = prepare(what);
   if (!options.run.quiet)
-    fmt::print("{}: {} training and {} validation tokens of {}\n", options.run.out, result.train_tokens,
+    print_output("{}: {} training and {} validation tokens of {}\n", options.run.out, result.train_tokens,
                result.valid_tokens, result.vocab_size);
   return ExitStatus::done;
 }

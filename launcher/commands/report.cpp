@@ -1,6 +1,4 @@
 // weft report DIR: report.html of a run's folder, and what its ranks were doing last.
-#include <fmt/core.h>
-
 #include <algorithm>
 #include <filesystem>
 #include <vector>
@@ -8,12 +6,13 @@
 #include "launcher/commands.hpp"
 #include "launcher/report.hpp"
 #include "launcher/run_folder.hpp"
+#include "launcher/standard_output.hpp"
 #include "parallel/comm/flight_recorder.hpp"
 
 namespace weft {
 
 ExitStatus run_report(const Options& options) {
-  fmt::print("{}\n", write_report(options.report.run).string());
+  print_output("{}\n", write_report(options.report.run).string());
   if (!options.report.flight) return ExitStatus::done;
   const std::filesystem::path folder = flight_folder(options.report.run);
   std::vector<std::filesystem::path> records;
@@ -21,7 +20,7 @@ ExitStatus run_report(const Options& options) {
   for (const auto& entry : std::filesystem::directory_iterator(folder, none)) records.push_back(entry.path());
   if (records.empty()) fail_user("--flight: {} holds no flight record", folder.string());
   std::ranges::sort(records);
-  for (const auto& record : records) fmt::print("\n{}", format_flight_record(read_flight_record(record)));
+  for (const auto& record : records) print_output("\n{}", format_flight_record(read_flight_record(record)));
   return ExitStatus::done;
 }
 

@@ -198,9 +198,12 @@ TEST(SampleTest, EndsWithItsReaderAndFailsOnAFullDisk) {
 }
 
 TEST(Output, OnAFullDiskIsAnError) {
-  const Outcome full = run_program({"bash", "-c", weft_path() + " --help > /dev/full"});
-  EXPECT_EQ(full.status, 3);
-  EXPECT_THAT(full.err, testing::HasSubstr("standard output"));
+  // One that fits the buffer of the stream, and one that does not.
+  for (const char* words : {" --help", " train --help"}) {
+    const Outcome full = run_program({"bash", "-c", weft_path() + words + " > /dev/full"});
+    EXPECT_EQ(full.status, 3);
+    EXPECT_THAT(full.err, testing::HasSubstr("cannot write 'standard output': No space left on device")) << words;
+  }
 }
 
 TEST_F(CheckpointTest, TruncatedTensorsAreRefusedWhenAskedForByName) {

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "core/base/error.hpp"
+#include "core/data/byte_level_bpe.hpp"
 #include "core/data/token_file.hpp"
 #include "core/io/checksum.hpp"
 #include "core/io/safetensors.hpp"
@@ -34,6 +35,25 @@ inline bool exercise_safetensors(std::span<const std::byte> bytes) {
       }
     }
     WEFT_CHECK(covered <= bytes.size());
+    return true;
+  } catch (const UserError& error) {
+    WEFT_CHECK(std::string(error.what()).find('\n') == std::string::npos, "more than one line: {}", error.what());
+    return false;
+  }
+}
+
+/// The same for a tokenizer.json of byte-level BPE: what is accepted gives every text back.
+inline bool exercise_tokenizer(std::span<const std::byte> bytes) {
+  const std::string text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+  try {
+    const TokenizerPtr tokenizer = detail::byte_level_bpe("input", text);
+    for (const std::string& sample :
+         {std::string("It's größer:\n\n 12345 <|endoftext|> \xff\xe4  a"), text.substr(0, 300)}) {
+      std::vector<std::int32_t> tokens;
+      tokenizer->encode(sample, tokens);
+      for (const std::int32_t token : tokens) WEFT_CHECK(token >= 0 && token < tokenizer->vocab_size());
+      WEFT_CHECK(tokenizer->decode(tokens) == sample);
+    }
     return true;
   } catch (const UserError& error) {
     WEFT_CHECK(std::string(error.what()).find('\n') == std::string::npos, "more than one line: {}", error.what());

@@ -32,7 +32,7 @@ Bytes run(const std::string& kind, int steps) {
   EXPECT_EQ(::pclose(program), 0) << command;
   for (int rank = 0; rank < ranks; ++rank) {
     std::ifstream file(fmt::format("{}.{}.prof", prefix, rank));
-    EXPECT_TRUE(file) << "Open MPI has no component pml_monitoring";
+    EXPECT_TRUE(file) << "Open MPI's component pml_monitoring has counted nothing";
     for (std::string line; std::getline(file, line);) {
       // "E  0  1  100012 bytes  4 msgs sent …": everything from one rank to another.
       std::istringstream words(line);
@@ -45,9 +45,22 @@ Bytes run(const std::string& kind, int steps) {
   return bytes;
 }
 
+/// What ompi_info says of Open MPI's components; empty: it cannot be run.
+std::string components() {
+  std::string text;
+  FILE* program = ::popen(WEFT_OMPI_INFO " --parsable --all 2>/dev/null", "r");
+  char piece[4096];
+  for (std::size_t count = 0; (count = std::fread(piece, 1, sizeof piece, program)) > 0;) text.append(piece, count);
+  return ::pclose(program) == 0 ? text : std::string();
+}
+
 class MonitoredBytes : public testing::TestWithParam<std::string> {};
 
 TEST_P(MonitoredBytes, AreWhatTheLedgerSays) {
+  // Only where Open MPI itself says so: else a counter that is not there is a failure.
+  static const std::string known = components();
+  if (known.find("mca:pml:ob1:") != std::string::npos && known.find("mca:pml:monitoring:") == std::string::npos)
+    GTEST_SKIP() << "this Open MPI was built without the component pml_monitoring (ompi_info does not list it)";
   // The difference is what steps send, without the start, the end and the making of groups.
   const Bytes few = run(GetParam(), 2), many = run(GetParam(), 8);
   const double ledger = many.ledger - few.ledger, monitored = many.monitored - few.monitored;

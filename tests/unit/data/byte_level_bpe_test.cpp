@@ -7,6 +7,8 @@
 #include <random>
 
 #include "core/base/error.hpp"
+#include "tests/fuzz/exercise.hpp"
+#include "tests/fuzz/json_mutation.hpp"
 #include "tests/unit/io/temp_folder.hpp"
 
 namespace weft {
@@ -106,6 +108,27 @@ TEST(ByteLevelFile, WhatItWouldNotFollowIsRefusedByName) {
   without["model"]["vocab"].erase("!");
   EXPECT_THAT(user_error([&] { detail::byte_level_bpe("FILE", without.dump()); }), HasSubstr("a token ! for byte 33"));
   EXPECT_THAT(user_error([&] { detail::byte_level_bpe("FILE", right.dump().substr(0, 900)); }), HasSubstr("damaged"));
+}
+
+TEST(ByteLevelFile, MutatedIsRefusedOrGivesEveryTextBack) {
+  const json files[] = {json::parse(text_of("tokenizer-gpt2.json")), json::parse(text_of("tokenizer-llama3.json")),
+                        json::parse(detail::byte_level_json())};
+  std::mt19937 random(17);
+  int accepted = 0;
+  constexpr int rounds = 900;
+  for (int round = 0; round < rounds; ++round) {
+    const std::string text = test::mutated(files[round % 3], random);
+    ASSERT_NO_THROW(accepted += test::exercise_tokenizer(std::as_bytes(std::span(text)))) << "round " << round;
+  }
+  EXPECT_GT(accepted, rounds / 20);
+  EXPECT_LT(accepted, rounds / 2);
+}
+
+TEST(ByteLevelFile, NestedDeeperThanTheStackIsRefused) {
+  for (const auto& [open, close] : {std::pair{"[", "]"}, {R"({"a":)", "}"}}) {
+    std::string text = R"({"normalizer":)" + test::nested(open, close) + "}";
+    EXPECT_THAT(user_error([&] { detail::byte_level_bpe("FILE", text); }), HasSubstr("`normalizer`: found"));
+  }
 }
 
 TEST(ByteLevelFile, OfBytesHasTokenIForByteI) {
