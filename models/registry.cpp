@@ -10,6 +10,7 @@
 #include "models/mixers/sha_rnn.hpp"
 #include "models/mixers/sru.hpp"
 #include "models/mixers/sru_plus_plus.hpp"
+#include "models/mixers/transformer_xl.hpp"
 
 namespace weft {
 namespace {
@@ -41,6 +42,11 @@ constexpr auto table = std::to_array<MixerEntry>({
      .positions = PositionStyle::none,
      .shards_tp = true,
      .shards_sp = true},
+    {.name = "transformer-xl",
+     .make = &make_transformer_xl,
+     .positions = PositionStyle::none,
+     .uses_heads = true,
+     .shards_tp = true},
 });
 
 }  // namespace

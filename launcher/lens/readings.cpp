@@ -22,6 +22,7 @@ constexpr std::array textbook = {
     Textbook{"sru", "n d²", "n"},
     Textbook{"sru-affine", "n d²", "log n"},
     Textbook{"srupp", "n d² + n² d", "n"},
+    Textbook{"transformer-xl", "n d² + n² d", "1"},
 };
 
 /// "a, b and c".

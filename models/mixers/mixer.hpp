@@ -31,6 +31,7 @@ struct MixerOptions {
 struct MixerState {
   std::vector<Tensor> tensors;
   std::int64_t length = 0;
+  std::int64_t capacity = 0;  ///< tokens that it keeps, where it forgets the oldest
 
   /// For states of fixed size: tensor i, or an undefined one (zeros) before the first token.
   Tensor carried(std::size_t i) const { return length > 0 ? tensors[i] : Tensor{}; }

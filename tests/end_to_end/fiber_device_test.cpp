@@ -90,7 +90,7 @@ TEST_F(FiberDevice, NamesWhatIsNotFiniteAndEndsAtTheLimit) {
 
 TEST_F(FiberDevice, TrainsEveryMixerAsTheCpuDoes) {
   for (const std::string model :
-       {"elman", "gru", "lstm", "mean", "mingru", "minlstm", "qrnn", "sha-rnn", "sru", "srupp"}) {
+       {"elman", "gru", "lstm", "mean", "mingru", "minlstm", "qrnn", "sha-rnn", "sru", "srupp", "transformer-xl"}) {
     SCOPED_TRACE(model);
     const Words more = {"--model", model, "--steps", "4"};
     const Outcome cpu = train("cpu_" + model, "cpu", more);

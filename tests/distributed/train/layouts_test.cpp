@@ -125,6 +125,20 @@ TEST_F(LayoutsTest, FewerChannelsThanRanksAreRefused) {
             fmt::format("--tp: found {}; {} channels go over that many ranks or fewer", ranks, ranks - 1));
 }
 
+TEST_F(LayoutsTest, HeadsWithRelativePositionsOverTensorParallelRanksEqualOneRank) {
+  const int ranks = world().size();
+  if (ranks == 1 || ranks > 4) return;
+  for (const bool shared : {true, false}) {
+    Layout layout;
+    layout.mixer = "transformer-xl";
+    layout.mesh = shared || ranks < 4 ? MeshSizes{1, 1, 1, ranks} : MeshSizes{1, 2, 1, 2};
+    layout.sharding.tp_sequence = shared;
+    layout.sharding.chunk_rows = 32;
+    layout.micro_batch = shared ? 5 : batch;
+    expect_equal(layout, name_of(layout));
+  }
+}
+
 TEST_F(LayoutsTest, TokensOfALinearRecurrenceOverSequenceParallelRanksEqualOneRank) {
   const int ranks = world().size();
   if (ranks == 1 || ranks > 4) return;
