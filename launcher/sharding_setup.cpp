@@ -47,8 +47,8 @@ std::string misfit(const Ranks& ranks, const LayoutOptions& layout, const LmConf
   if (ranks.tp > config.d_ff)
     return fmt::format("--tp: found {}; --d-ff {} goes over that many ranks or fewer", ranks.tp, config.d_ff);
   if (config.feed_forward == FeedForwardStyle::boom && ranks.tp > config.d_ff / config.d_model)
-    return fmt::format("--tp: found {}; the {} chunks of --mlp boom go over that many ranks or fewer", ranks.tp,
-                       config.d_ff / config.d_model);
+    return fmt::format("--tp: found {}; --mlp boom gives each rank whole chunks of --d-model {}, --d-ff {} has {}",
+                       ranks.tp, config.d_model, config.d_ff, config.d_ff / config.d_model);
   if (ranks.tp > config.vocab)
     return fmt::format("--tp: found {}; a vocabulary of {} goes over that many ranks or fewer", ranks.tp, config.vocab);
   if (needs.seq > 0 && ranks.sp > needs.seq)

@@ -92,7 +92,7 @@ TEST_F(FiberDevice, TrainsEveryMixerAsTheCpuDoes) {
   for (const std::string model :
        {"elman", "gru", "lstm", "mean", "mingru", "minlstm", "qrnn", "sha-rnn", "sru", "srupp", "transformer-xl"}) {
     SCOPED_TRACE(model);
-    const Words more = {"--model", model, "--steps", "4"};
+    const Words more = {"--model", model, "--steps", "4", "--attention-every", "1"};
     const Outcome cpu = train("cpu_" + model, "cpu", more);
     ASSERT_EQ(cpu.status, 0) << cpu.err;
     const Outcome fibers = train("fibers_" + model, "cuda", more);

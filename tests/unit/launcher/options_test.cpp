@@ -105,6 +105,7 @@ TEST(Options, FlagsStandAloneOrTakeYesAndNo) {
 TEST(Options, UnsetWidthsFollowFromTheOthers) {
   EXPECT_EQ(parse("train", {"--data", "x", "--d-model", "384"}).model.d_ff, 1536);
   EXPECT_EQ(parse("train", {"--data", "x", "--d-model", "384", "--mlp", "swiglu"}).model.d_ff, 1024);
+  EXPECT_EQ(parse("train", {"--data", "x", "--d-model", "384", "--mlp", "boom"}).model.d_ff, 1536);
   EXPECT_EQ(parse("train", {"--data", "x"}).model.kv_heads, 6);
   EXPECT_EQ(parse("train", {"--data", "x", "--steps", "50"}).schedule.warmup, 5);
   EXPECT_DOUBLE_EQ(parse("train", {"--data", "x", "--lr", "0.5"}).schedule.min_lr, 0.05);
