@@ -37,7 +37,7 @@ prebuilt=("${on_fibers[@]}" "$verify" --prebuilt "$folder" --quick)
 expect 0 '^links +pass +[0-9]+ .*PASSED' "a part that passes" "${prebuilt[@]}" --part links
 expect 0 '^operations +pass' "another" "${prebuilt[@]}" --part ops
 expect 0 '^\| Weft, tuned \| [0-9]+ \| [0-9]+' "the table of benchmarks" "${prebuilt[@]}" --part bench
-expect 1 '^attention +NOT RUN .*no time left' "too little time" "${prebuilt[@]}" --part ops --seconds 5
+expect 1 '^attention +NOT RUN .*no time left' "too little time" "${prebuilt[@]}" --part ops --seconds 4
 program "$folder/endless/bin/weft_gpu_test" <<<'exec sleep 1000'
 ln -s "$build/weft" "$folder/endless/bin/"
 expect 1 '^links +FAIL .*no end after [0-9]+ s' "a part without an end" "$verify" --prebuilt "$folder/endless" --part links \

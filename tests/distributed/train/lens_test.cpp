@@ -167,7 +167,9 @@ TEST_F(LensOverRanks, WorkIsSharedOutAndNotRepeated) {
     const LensRow& one = row(each.model, {}, each.batch);
     const auto where = [&] { return each.model + " " + std::string(axis_name(each.spread)); };
     EXPECT_GE(each.work(), 0.99 * one.work()) << where();
-    EXPECT_LE(each.work(), 1.1 * one.work()) << where();
+    // SRU++'s narrow products are whole on each tp rank.
+    const bool repeats = each.model == "srupp" && each.spread.axis == Axis::tp;
+    EXPECT_LE(each.work(), (1.1 + (repeats ? 0.2 * (each.spread.ranks - 1) : 0)) * one.work()) << where();
     const double busiest = each.forward_load.work + each.backward_load.work;
     EXPECT_GE(busiest * each.spread.ranks, each.work()) << where();
     // Three heads over two ranks.
