@@ -144,10 +144,14 @@ double rotary_theta(const Fields& fields) {
     if (!one->find("rope_type") && !one->find("type")) one->must_be_absent("factor", "a rope_type \"default\"");
     for (const char* name : {"full_attention", "sliding_attention"}) one->must_be_absent(name);
   }
-  parameters.must_be("partial_rotary_factor", {1.0});
-  fields.must_be("partial_rotary_factor", {1.0});
+  for (const Fields* one : {&scaling, &parameters, &fields}) one->must_be("partial_rotary_factor", {1.0});
+  // Where both are there, transformers takes rope_scaling for rope_parameters.
   constexpr double most = 1e30;
-  return parameters.positive("rope_theta", fields.positive("rope_theta", 10000, most), most);
+  const double theta = parameters.positive("rope_theta", fields.positive("rope_theta", 10000, most), most);
+  const double scaled = scaling.positive("rope_theta", theta, most);
+  if (parameters.find("rope_theta") && scaled != theta)
+    scaling.refuse("rope_theta", scaling.find("rope_theta"), fmt::format("that of rope_parameters, {}", theta));
+  return scaled;
 }
 
 HuggingFaceModel llama_model(const Fields& fields) {

@@ -38,15 +38,9 @@ Dataset open_eval_data(const Options& options, const SavedModel& saved) {
   return open_dataset(dataset);
 }
 
-void check_logits(const std::filesystem::path& file, int ranks) {
-  if (file.empty()) return;
-  if (ranks > 1) fail_user("--logits: found {} ranks, one would be right: they are of whole sequences", ranks);
-  if (std::filesystem::is_directory(file)) fail_user("--logits: {} is a folder; a file would be right", file.string());
-  make_output_folder(std::filesystem::absolute(file).parent_path(), "--logits");
-}
-
 ExitStatus eval_checkpoint(const Options& options, Session& session) {
-  check_logits(options.eval.logits, session.mpi().size());
+  if (const int ranks = session.mpi().size(); !options.eval.logits.empty() && ranks > 1)
+    fail_user("--logits: found {} ranks, one would be right: they are of whole sequences", ranks);
   const SavedModel saved = load_saved_model(session, options.sample.checkpoint, options.layout);
   const Dataset data = open_eval_data(options, saved);
   if (data.valid.empty()) fail_user("--valid-fraction: found 0, so there is no validation data; give --valid FILE");

@@ -2,6 +2,8 @@
 #include <fmt/format.h>
 
 #include <cstring>
+#include <fstream>
+#include <iterator>
 #include <memory>
 #include <nlohmann/json.hpp>
 
@@ -73,6 +75,17 @@ std::string write_tokenizer(const fs::path& out, const SavedModel& saved) {
   return "with tokenizer.json";
 }
 
+// No model is overwritten, nor is another's config or tokenizer; `config` alone marks an export that did not come to its end.
+void check_free(const fs::path& out, const std::string& config) {
+  const auto refuse = [&](const char* name) {
+    if (fs::exists(out / name)) fail_user("--out: {} exists; another folder would be right", (out / name).string());
+  };
+  for (const char* name : {weights_name, "model.safetensors.index.json", "pytorch_model.bin"}) refuse(name);
+  std::ifstream there(out / "config.json", std::ios::binary);
+  if (std::string(std::istreambuf_iterator<char>(there), {}) == config) return;
+  for (const char* name : {"config.json", "tokenizer.json", "tokenizer_config.json", "tokenizer.model"}) refuse(name);
+}
+
 ExitStatus export_checkpoint(const Options& options, MpiRuntime& mpi, CommLog& log) {
   if (mpi.size() > 1)
     fail_user("export: found {} ranks, one would be right: it takes checkpoints of any layout", mpi.size());
@@ -88,12 +101,12 @@ ExitStatus export_checkpoint(const Options& options, MpiRuntime& mpi, CommLog& l
     sources.push_back(source_of(parameter->value(), tensor, dtype));
   }
   const fs::path out = options.run.out;
-  for (const char* name : {weights_name, "model.safetensors.index.json"})
-    if (fs::exists(out / name)) fail_user("--out: {} exists; another folder would be right", (out / name).string());
+  const nlohmann::json described = hugging_face_config(config, dtype);
+  const std::string config_file = described.dump(2) + "\n";
+  check_free(out, config_file);
   make_output_folder(out, "--out");
   // Weights come last: a folder with them is complete, and one without may be exported to again.
-  const nlohmann::json described = hugging_face_config(config, dtype);
-  write_file_atomic(out / "config.json", described.dump(2) + "\n");
+  write_file_atomic(out / "config.json", config_file);
   const std::string tokenizer = write_tokenizer(out, saved);
   write_safetensors(out / weights_name, sources, {{"format", "pt"}});
   if (!options.run.quiet)

@@ -86,6 +86,7 @@ LmConfig config(const Layout& layout) {
   if (layout.mixer == lm.mixer) return lm;
   lm.mixer = layout.mixer;
   lm.positions = PositionStyle::none;
+  if (find_mixer(layout.mixer).uses_heads) return lm;
   lm.d_model = 50;
   lm.heads = lm.kv_heads = 1;
   return lm;

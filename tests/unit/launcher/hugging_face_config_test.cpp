@@ -59,6 +59,9 @@ TEST(HuggingFaceConfig, OfBothClassesIsTaken) {
   newer.erase("rope_theta");
   newer["rope_parameters"] = {{"rope_type", "default"}, {"rope_theta", 7000}};
   EXPECT_EQ(parse(newer).model.rotary_theta, 7000);
+  newer.erase("rope_parameters");
+  newer["rope_scaling"] = {{"rope_type", "default"}, {"rope_theta", 9000}};
+  EXPECT_EQ(parse(newer).model.rotary_theta, 9000);
 }
 
 TEST(HuggingFaceConfig, DropoutsThatWeftHasNotAreNoted) {
@@ -84,6 +87,8 @@ TEST(HuggingFaceConfig, WhatTheModelWouldNotFollowIsRefused) {
            {llama, "model_type", "mistral", "`model_type`: found \"mistral\", \"gpt2\" or \"llama\" would be right"},
            {llama, "rope_scaling", {{"rope_type", "yarn"}, {"factor", 4}}, "`rope_scaling.rope_type`: found \"yarn\""},
            {llama, "rope_scaling", {{"type", "linear"}}, "`rope_scaling.type`: found \"linear\""},
+           {llama, "rope_scaling", {{"rope_type", "default"}, {"partial_rotary_factor", 0.5}},
+            "`rope_scaling.partial_rotary_factor`: found 0.5"},
            {llama, "rope_scaling", {{"factor", 4}}, "`rope_scaling.factor`: found 4, a rope_type"},
            {llama, "rope_scaling", 2, "`rope_scaling`: found 2, an object"},
            {llama, "rope_parameters", {{"rope_type", "linear"}}, "`rope_parameters.rope_type`: found \"linear\""},
