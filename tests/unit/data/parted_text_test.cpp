@@ -49,6 +49,8 @@ struct PartedCase {
   std::function<TokenizerPtr()> make;
 };
 
+void PrintTo(const PartedCase& one, std::ostream* out) { *out << one.name; }
+
 std::vector<PartedCase> parted_cases() {
   std::vector<PartedCase> cases = {{"bytes", [] { return byte_tokenizer(); }},
                                    {"words", [] { return trained(TokenizerKind::words); }},
