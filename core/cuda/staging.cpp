@@ -10,12 +10,12 @@ constexpr std::size_t alignment = 64;
 
 }  // namespace
 
-Staging::Buffer::Buffer(Allocator& pinned)
-    : pinned_(pinned), data(static_cast<char*>(pinned.allocate(buffer_bytes, MemoryUse::workspace))) {}
+Staging::Buffer::Buffer(Allocator& memory)
+    : pinned(memory), data(static_cast<char*>(memory.allocate(buffer_bytes, MemoryUse::workspace))) {}
 
 Staging::Buffer::~Buffer() {
   ignore(cudaEventSynchronize(copied.get()));
-  pinned_.deallocate(data, buffer_bytes, MemoryUse::workspace);
+  pinned.deallocate(data, buffer_bytes, MemoryUse::workspace);
 }
 
 Staging::Staging(Allocator& pinned) {

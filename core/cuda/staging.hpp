@@ -24,18 +24,14 @@ class Staging {
  private:
   static constexpr std::size_t buffer_bytes = std::size_t{4} << 20;
   static constexpr std::size_t buffer_count = 4;
-  class Buffer {
-   public:
-    explicit Buffer(Allocator& pinned);
+  struct Buffer {
+    explicit Buffer(Allocator& memory);
     /// Waits for its last copy.
     ~Buffer();
     Buffer(const Buffer&) = delete;
     Buffer& operator=(const Buffer&) = delete;
 
-   private:
-    Allocator& pinned_;
-
-   public:
+    Allocator& pinned;
     const EventHandle copied = make_event();
     char* const data;
     std::size_t used = 0;

@@ -295,6 +295,7 @@ cudaError_t cudaEventElapsedTime(float* ms, cudaEvent_t begin, cudaEvent_t end) 
   return run("cudaEventElapsedTime", [&] {
     const auto first = machine().find(machine().events, begin), last = machine().find(machine().events, end);
     if (!first || !last || !first->timed || !last->timed) return cudaErrorInvalidResourceHandle;
+    if (!first->stream || !last->stream) return cudaErrorInvalidResourceHandle;
     if (last->stream->done < last->position) return cudaErrorNotReady;
     *ms = 1;
     return cudaSuccess;

@@ -135,10 +135,6 @@ void FakeMachine::run_all() {
   for (const auto& [handle, stream] : streams) run(*stream, stream->added);
 }
 
-bool FakeMachine::captures() const {
-  return std::ranges::any_of(streams, [](const auto& one) { return one.second->capture != nullptr; });
-}
-
 cudaError_t FakeMachine::refuse_in_capture(const std::shared_ptr<FakeCapture>& capture, cudaError_t status) {
   capture->invalid = true;
   return status;

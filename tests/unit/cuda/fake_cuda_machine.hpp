@@ -54,6 +54,7 @@ class FakeMachine {
   cudaError_t allocate(void** data, std::size_t bytes, bool pinned);
   cudaError_t deallocate(void* data, bool pinned);
   std::size_t used(bool pinned) const { return used_[pinned ? 1 : 0]; }
+  int count_blocks(bool pinned) const { return static_cast<int>(blocks_[pinned ? 1 : 0].size()); }
   cudaError_t copy(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind, cudaStream_t stream);
 
   cudaError_t enqueue(cudaStream_t stream, Work work);
@@ -61,7 +62,6 @@ class FakeMachine {
   void run_all();
   /// What waiting for a stream or an event means while it is captured: it breaks the capture.
   cudaError_t refuse_in_capture(const std::shared_ptr<FakeCapture>& capture, cudaError_t status);
-  bool captures() const;
 
   cudaError_t record(cudaEvent_t event, cudaStream_t stream);
   cudaError_t hold(cudaStream_t stream, cudaEvent_t event);
@@ -97,9 +97,6 @@ class FakeMachine {
   bool holds(const void* data, std::size_t bytes, bool pinned) const;
   std::map<const char*, std::size_t> blocks_[2];  ///< by address; of the device, pinned
   std::size_t used_[2] = {};
-
- public:
-  int count_blocks(bool pinned) const { return static_cast<int>(blocks_[pinned ? 1 : 0].size()); }
 };
 
 FakeMachine& fake_machine();

@@ -31,12 +31,11 @@ class FakeGpu final : public Machine {
 class LaunchGeometry : public CudaRuntime {};
 
 TEST_F(LaunchGeometry, OfEveryOperationCaseIsTaken) {
+  FakeGpu gpu;
   for (const OpCase& op : all_op_cases())
     for (const DType activation : {DType::f32, DType::bf16}) {
       if (activation == DType::bf16 && op.f32_only) continue;
       SCOPED_TRACE(op.name);
-      FakeGpu gpu;
-      fake_cuda().launches.clear();
       EXPECT_EQ(error_of([&] { execute(gpu, op, activation); }), "");
     }
 }
@@ -119,6 +118,25 @@ const Call large_calls[] = {
        const MutView rows = at({more, 1}, t);
        exec.kernels().norm.backward(exec, NormKind::rms, rows, rows, at({1}), {}, at({more}), {}, {}, Write::add, rows,
                                     {}, at({1}), {});
+     }},
+    {"gate",
+     [](ExecContext& exec, DType t) {
+       exec.kernels().channel.gate(exec, GateFunction::tanh, at({long_rows, wide}, t), at({2 * wide}),
+                                   at({long_rows, wide}, t));
+     }},
+    {"gate_backward",
+     [](ExecContext& exec, DType t) {
+       const MutView x = at({long_rows, wide}, t);
+       exec.kernels().channel.gate_backward(exec, GateFunction::tanh, x, at({2 * wide}), x, x, at({2 * wide}));
+     }},
+    {"boom",
+     [](ExecContext& exec, DType t) {
+       exec.kernels().channel.boom(exec, at({long_rows, 4 * wide}, t), at({long_rows, wide}, t));
+     }},
+    {"boom_backward",
+     [](ExecContext& exec, DType t) {
+       const MutView x = at({long_rows, 4 * wide}, t);
+       exec.kernels().channel.boom_backward(exec, x, at({long_rows, wide}, t), x);
      }},
     {"embedding",
      [](ExecContext& exec, DType t) {
