@@ -36,6 +36,9 @@ class TransformerXl final : public Mixer {
              {options.bias, options.out_deviation}) {
     if (options.d_model % 2 != 0)
       fail_user("--d-model: sinusoids of distances need an even width, found {}", options.d_model);
+    if (layout_.head_dim > ops::widest_relative_head)
+      fail_user("--heads: {} heads of {} give heads {} wide, with relative positions at most {} is supported",
+                options.heads, options.d_model, layout_.head_dim, ops::widest_relative_head);
     const TensorGroup group(build);
     const Range rows{held_.heads.begin * layout_.head_dim, held_.heads.end * layout_.head_dim};
     const std::int64_t d = options.d_model;
