@@ -42,7 +42,8 @@ struct AttentionKernels {
   Slot<void(View q, View k, View v, View out, View lse, View dout, AttentionSpec spec, MutView dq, MutView dk,
             MutView dv)>
       backward{"attention.backward"};
-  /// Both with relative positions. Nothing of size Tq×Tk is stored here either: a tile of scores needs a band of r.
+  /// Both with relative positions, head sizes to 256. Nothing of size Tq×Tk is stored here either: a tile of scores needs a
+  /// band of r.
   Slot<void(View q, View k, View v, RelativePositions positions, AttentionSpec spec, MutView out, MutView lse)>
       relative_forward{"attention.relative_forward"};
   Slot<void(View q, View k, View v, RelativePositions positions, View out, View lse, View dout, AttentionSpec spec,

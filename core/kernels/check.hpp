@@ -119,6 +119,7 @@ inline void check_relative_positions(const View& q, const View& k, const Relativ
              name_of(r.dtype), to_string(r.shape), name_of(q.dtype), heads, dim);
   WEFT_CHECK(r.strides[2] == 1 || dim <= 1, "the last dim of r is not contiguous");
   WEFT_CHECK(r, "r has no rows");
+  WEFT_CHECK(dim <= 256, "relative positions with heads of {}, up to 256 are possible", dim);
   check_given(positions.content_bias, {heads, dim}, DType::f32, "content_bias");
   check_given(positions.place_bias, {heads, dim}, DType::f32, "place_bias");
   if (q.numel() == 0 || k.numel() == 0) return;

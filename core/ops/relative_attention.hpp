@@ -4,6 +4,9 @@
 
 namespace weft::ops {
 
+/// Of a head with relative positions, on every backend.
+inline constexpr std::int64_t widest_relative_head = 256;
+
 /// R [count, width]: row n has sin(d·ω_k), then cos(d·ω_k) of distance d = first + n, which may be negative, with ω_k =
 /// 10000^(−2k/width). `width` is even. A constant: not recorded.
 Tensor sinusoids(OpContext& cx, std::int64_t first, std::int64_t count, std::int64_t width);

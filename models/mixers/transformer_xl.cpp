@@ -36,6 +36,9 @@ class TransformerXl final : public Mixer {
              {options.bias, options.out_deviation}) {
     if (options.d_model % 2 != 0)
       fail_user("--d-model: sinusoids of distances need an even width, found {}", options.d_model);
+    if (layout_.head_dim > ops::widest_relative_head)
+      fail_user("--heads: {} heads of {} give heads {} wide, with relative positions at most {} is supported",
+                options.heads, options.d_model, layout_.head_dim, ops::widest_relative_head);
     const TensorGroup group(build);
     const Range rows{held_.heads.begin * layout_.head_dim, held_.heads.end * layout_.head_dim};
     const std::int64_t d = options.d_model;
@@ -78,10 +81,11 @@ class TransformerXl final : public Mixer {
   Tensor distances(OpContext& cx, std::int64_t first, std::int64_t count) const {
     return ops::linear(cx, ops::sinusoids(cx, first, count, options_.d_model), *distance_, nullptr);
   }
-  /// Of all distances that `tokens` more need. Without gradients the weight stands still while a state is carried, and what
-  /// it gives is kept for as many tokens more as the memory holds: a token at a time would else pay for all distances.
+  /// Of all distances that `tokens` more may need. Without gradients the weight stands still while a state is carried, and what
+  /// it gives is kept: a token at a time would else pay for all distances. The product has as many rows with gradients, so that
+  /// a segment has the same bits with them and without.
   Tensor distances_after(OpContext& cx, std::int64_t remembered, std::int64_t tokens, MixerState& state) const {
-    if (cx.recording()) return distances(cx, 0, remembered + tokens);
+    if (cx.recording()) return distances(cx, 0, state.capacity + tokens);
     Tensor& kept = state.tensors[1];
     if (state.length == 0 || !kept.defined() || kept.shape()[0] < remembered + tokens)
       kept = distances(cx, 0, state.capacity + tokens);

@@ -379,10 +379,11 @@ void backward_on_cores(ExecContext& exec, View q, View k, View v, View out, View
           distance_gradients<T, P>(exec, in, places, distance_plan, floats_at(distances_at), gradients->r);
         }
       };
-      if (positions)
-        start.template operator()<RelativePlan<padded>>(positions_of<T>(*positions));
-      else
+      if (positions) {
+        if constexpr (padded <= 256) start.template operator()<RelativePlan<padded>>(positions_of<T>(*positions));
+      } else {
         start.template operator()<BackwardPlan<padded>>(NoPositions{});
+      }
     });
   });
 }

@@ -196,12 +196,13 @@ void forward_on_cores(ExecContext& exec, View q, View k, View v, const Attention
   const bool few_queries = ceil_div(problem.q_len, 128) * heads < enough_blocks;
   dispatch_float(q.dtype, [&]<class T>() {
     dispatch_dim(q.shape[3], [&]<int dim>() {
-      if (positions)
-        start.template operator()<T, RelativePlan<dim>>(positions_of<T>(*positions));
-      else if (few_queries)
+      if (positions) {
+        if constexpr (dim <= 256) start.template operator()<T, RelativePlan<dim>>(positions_of<T>(*positions));
+      } else if (few_queries) {
         start.template operator()<T, ForwardPlan<dim, true>>(NoPositions{});
-      else
+      } else {
         start.template operator()<T, ForwardPlan<dim, false>>(NoPositions{});
+      }
     });
   });
 }

@@ -268,10 +268,13 @@ TEST(TransformerXl, GradientsOfASegmentTakeItsMemoryAsGiven) {
   });
 }
 
-TEST(TransformerXl, AnOddWidthIsRefused) {
-  MixerOptions options = xl_options();
-  options.d_model = 9;
-  EXPECT_THROW(LoneMixer([&](const BuildContext& build) { return make_transformer_xl(build, options); }), UserError);
+TEST(TransformerXl, AnOddWidthAndAHeadWiderThanItsKernelAreRefused) {
+  for (const auto& [d_model, of] : {std::pair<std::int64_t, std::int64_t>{9, 3}, {260, 1}}) {
+    MixerOptions options = xl_options();
+    options.d_model = d_model;
+    options.heads = options.kv_heads = of;
+    EXPECT_THROW(LoneMixer([&](const BuildContext& build) { return make_transformer_xl(build, options); }), UserError);
+  }
 }
 
 }  // namespace
