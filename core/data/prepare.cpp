@@ -16,7 +16,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr std::size_t search_bytes = std::size_t{1} << 20;
-constexpr std::size_t longest_piece = std::size_t{16} << 20;
+constexpr std::size_t longest_piece = std::size_t{2} << 20;
 
 // Where to cut `text` at about `position`, with text on both sides: after the next newline, or, in text without lines,
 // before a blank, or at least before a character.
