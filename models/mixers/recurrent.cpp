@@ -43,7 +43,7 @@ class Recurrent final : public Mixer {
   Tensor forward(OpContext& cx, const MixerInput& input, MixerState* state) const override {
     std::vector<Tensor> inputs, first;
     inputs.push_back(input_.forward(cx, input.x));
-    const std::int64_t tokens = inputs[0].shape()[1];
+    const std::int64_t sequences = inputs[0].shape()[0], tokens = inputs[0].shape()[1];
     if (state && state->length > 0) first = state->tensors;
     TokenRelay::Output out = relay_.run(
         cx, std::move(inputs), std::move(first),
@@ -56,7 +56,7 @@ class Recurrent final : public Mixer {
           if (end.last.c.defined()) made.last.push_back(std::move(end.last.c));
           return made;
         },
-        [this, batch = input.x.shape()[0], dtype = input.x.dtype()](std::int64_t steps) {
+        [this, batch = sequences, dtype = input.x.dtype()](std::int64_t steps) {
           return std::pair{recurrent_cost(cell_, batch, steps, held_.size(), hidden_, dtype),
                            recurrent_backward_cost(cell_, batch, steps, held_.size(), hidden_, dtype)};
         });
