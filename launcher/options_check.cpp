@@ -83,7 +83,11 @@ void check_same_model(const Options& now, const Options& before, std::string_vie
 void check_needed(const Options& o) {
   if (o.command == "train" || o.command == "demo") check_output(o.run.out);
   if (!o.run.tune.empty()) check_output_file("tune", o.run.tune);
-  if (!o.eval.logits.empty()) check_output_file("logits", o.eval.logits);
+  if (!o.eval.logits.empty()) {
+    check_output_file("logits", o.eval.logits);
+    if (std::filesystem::exists(o.eval.logits))
+      fail_user("--logits: {} exists; another name would be right", o.eval.logits);
+  }
   if (o.command == "train" && o.data.data.empty())
     fail_user("--data is missing: `weft train --data FILE` needs a text file or token files to train on");
   if (o.command == "prepare" && o.data.data.empty()) fail_user("FILE is missing: `weft prepare --out DIR FILE...`");

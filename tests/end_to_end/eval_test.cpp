@@ -31,9 +31,10 @@ class EvalLogits : public testing::Test {
 TEST_F(EvalLogits, GiveItsLossAndStandByTheirTokens) {
   constexpr std::int64_t seq = 32, vocab = 300;
   for (const std::int64_t windows : {3, 1}) {
-    const Outcome outcome = evaluate(folder_ / "l.safetensors", {"--valid-tokens", windows == 1 ? "5" : "0"});
+    const std::string written = folder_ / ("l" + std::to_string(windows) + ".safetensors");
+    const Outcome outcome = evaluate(written, {"--valid-tokens", windows == 1 ? "5" : "0"});
     ASSERT_EQ(outcome.status, 0) << outcome.err;
-    const SafetensorsReader file(folder_ / "l.safetensors");
+    const SafetensorsReader file(written);
     const View tokens = file.view("tokens"), targets = file.view("targets"), logits = file.view("logits");
     EXPECT_EQ(tokens.shape, (Shape{windows, seq}));
     EXPECT_EQ(targets.shape, (Shape{windows, seq}));
@@ -74,7 +75,10 @@ TEST_F(EvalLogits, AreOfOneRankAndGoToAFile) {
   EXPECT_THAT(two.lines(), testing::ElementsAre(HasSubstr("--logits: found 2 ranks")));
   const Outcome folder = evaluate(folder_.path().string());
   EXPECT_EQ(folder.status, 2);
-  EXPECT_THAT(folder.lines(), testing::ElementsAre(HasSubstr("is a folder")));
+  EXPECT_THAT(folder.lines(), testing::ElementsAre(HasSubstr("a folder; a file would be right")));
+  const Outcome taken = evaluate(text_);
+  EXPECT_EQ(taken.status, 2);
+  EXPECT_THAT(taken.lines(), testing::ElementsAre(HasSubstr("--logits: " + text_ + " exists")));
 }
 
 }  // namespace

@@ -85,6 +85,7 @@ class Weft:
     def evaluate(self, run, *more):
         """Its row and the tensors of --logits."""
         file = self.folder / "logits.safetensors"
+        file.unlink(missing_ok=True)
         words = ["eval", "--checkpoint", run, "--data", self.text, "--seq", SEQ, "--dtype", "f32", "--json"]
         row = json.loads(self.run(*words, "--logits", file, *more))
         return row, load_file(file)
