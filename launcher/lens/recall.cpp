@@ -19,7 +19,7 @@ namespace {
 
 using nlohmann::json;
 
-// Enough for attention to solve the task in a few hundred steps, and small enough for minutes on a laptop.
+// Small enough for minutes on a laptop.
 constexpr std::int64_t layers = 2, width = 64, heads = 2, feed_forward = 128;
 constexpr std::int64_t sequences = 16, evaluated_batches = 8;
 constexpr double peak_rate = 4e-3;
